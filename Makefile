@@ -1,0 +1,54 @@
+# Every command installs what it needs into .venv. PYTHON must be 3.11 or newer.
+PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v))) python3)
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+STUDY ?= config.yaml
+BIN := .venv/bin
+SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) --workflow-profile workflow/profiles/local --configfile $(STUDY)
+
+.PHONY: sweep figures report runs test check lint types format benchmark clean
+.DEFAULT_GOAL := sweep
+
+sweep: .venv/installed  ## run the study (STUDY=file) to its tables and figures
+	$(SNAKEMAKE) $(shell test -t 2 && echo --logger rich)
+	@echo "figures: results/*/figures, tables: results/*/tables"
+
+figures: .venv/installed  ## only what the figures need
+	$(SNAKEMAKE) all
+
+report: sweep  ## one HTML page with every figure, its caption and its provenance
+	$(SNAKEMAKE) --report results/report.html
+
+runs: .venv/installed  ## the run table, and why each run would train
+	$(BIN)/sparsity-cliff runs $(STUDY)
+
+test: .venv/installed  ## the whole suite, with linters and types
+	$(BIN)/pytest -n auto
+
+check: lint types test
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+types: .venv/installed
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+benchmark: .venv/installed  ## overheads, as ratios (docs/benchmarks.md)
+	$(BIN)/python benchmarks/overhead.py
+
+clean:  ## results and caches; the environment stays
+	rm -rf results/*/ results/*.html .snakemake .pytest_cache .mypy_cache .ruff_cache
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@

@@ -1,0 +1,24 @@
+# Sparsity Cliff. The flow, top-down: study file -> run table -> training -> tables -> analysis -> figures.
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+# A study given with --configfile stands alone: Snakemake would merge it into the default one.
+if not config:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/collect.smk"
+include: "workflow/rules/analyze.smk"
+include: "workflow/rules/figures.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        TABLES,
+        FIGURE_FILES,

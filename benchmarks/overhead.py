@@ -1,0 +1,102 @@
+"""Where the time of a study goes, as ratios within one run: `python benchmarks/overhead.py [STUDY]`.
+
+1. Probes: training with the study's probes against training with none, in pairs, for the first run of every
+   architecture. Target: at most 5 %.
+2. Orchestration: wall x cores / sum of in-job training seconds of a whole sweep in an empty folder. Target: at most
+   1.25 on 2 cores. Then a second sweep, which must run nothing, in at most 5 s.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from unittest import mock
+
+import pandas as pd
+import torch
+
+from sparsity_cliff import data, study, traces, train
+from sparsity_cliff.data.prepare import prepare
+
+PROJECT = Path(__file__).parents[1]
+
+
+def probes(plan: study.Study, pairs: int) -> None:
+    torch.set_num_threads(1)
+    print("| architecture | run | steps | training s | probes s | overhead |\n| --- | --- | --: | --: | --: | --: |")
+    first = {run.architecture: run for run in reversed(plan.runs.values())}
+    for run in reversed(first.values()):
+        spec = json.loads(run.spec)
+        with tempfile.TemporaryDirectory() as folder:
+            prepare(plan.datasets[run.dataset].spec, f"{folder}/data.npz", folder)
+            dataset = data.load(f"{folder}/data.npz")
+        full, bare = [], []
+        for _ in range(pairs + 1):
+            full.append(_seconds(spec, dataset))
+            with mock.patch.object(train.probes, "schedule", return_value=[]):
+                bare.append(_seconds(spec, dataset))
+        with_probes, without = median(full[1:]), median(bare[1:])  # the first pair warmed up
+        cells = (run.architecture, run.id, spec["training"]["steps"], f"{without:.2f}", f"{with_probes - without:.2f}")
+        print("|", *(f"{cell} |" for cell in (*cells, f"{with_probes / without - 1:.1%}")))
+
+
+def _seconds(spec: train.Spec, dataset: data.Dataset) -> float:
+    """CPU seconds of the first seed."""
+    job = train.Job(Path("unused"), "", log=lambda text: None, save_every=float("inf"))
+    start = time.process_time()
+    train.train_seed(spec, 0, dataset, torch.device("cpu"), job, None)
+    return time.process_time() - start
+
+
+def _writing(path: Path) -> float:
+    """Seconds to write a trace, measured by writing it again."""
+    table, about = traces.read(path)
+    rows = table.to_pylist()
+    start = time.perf_counter()
+    facts = [traces.Fact(**{key: row[key] for key in row if key not in traces.LABELS}) for row in rows]
+    traces.write(path.with_suffix(".again"), {key: rows[0][key] for key in traces.LABELS}, facts, about)
+    return time.perf_counter() - start
+
+
+def orchestration(file: Path, cores: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("Snakefile", "workflow", "src", "envs"):
+            source = PROJECT / part
+            shutil.copytree(source, Path(folder) / part) if source.is_dir() else shutil.copy(source, folder)
+        shutil.copy(file, Path(folder) / "config.yaml")
+        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--quiet", "all"]
+        walls = []
+        for _ in range(2):
+            start = time.perf_counter()
+            subprocess.run(command, cwd=folder, check=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+            walls.append(time.perf_counter() - start)
+        (table,) = Path(folder).glob("results/*/tables/runs.parquet")
+        jobs = pd.read_parquet(table).drop_duplicates("run")
+        writing = sum(_writing(path) for path in Path(folder).glob("results/*/traces/*.parquet"))
+    total, training = walls[0] * cores, jobs["training_seconds"].sum()
+    print(f"{len(jobs)} training jobs on {cores} cores: wall {walls[0]:.1f} s; second sweep: {walls[1]:.1f} s")
+    print(f"wall x cores / training = {total / training:.3f}\n\n| part | core seconds | share |\n| --- | --: | --: |")
+    parts = {name: jobs[f"{name}_seconds"].sum() for name in ("training", "probes", "import", "data", "saving")}
+    parts["writing"] = writing
+    parts["Snakemake, analysis, figures, idle cores"] = total - sum(parts.values())
+    for name, seconds in parts.items():
+        print(f"| {name} | {seconds:.1f} | {seconds / total:.1%} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", nargs="?", type=Path, default=PROJECT / "config.yaml")
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--only", choices=["probes", "orchestration"])
+    options = parser.parse_args()
+    if options.only != "orchestration":
+        probes(study.load(study.read(options.study)), options.pairs)
+    if options.only != "probes":
+        orchestration(options.study, options.cores)

@@ -1,0 +1,1 @@
+"""Sparsity Cliff: where activation sparsity starts to cost accuracy."""

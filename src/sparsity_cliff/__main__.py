@@ -1,0 +1,58 @@
+"""Command line: `sparsity-cliff runs [STUDY]` prints the run table of a study and why each run would train."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from sparsity_cliff import study, traces
+
+
+def reason(run: study.Run, results: Path) -> str:
+    """Why the next sweep would train a run, judged by its trace under `results` (results/<study>)."""
+    path = results / "traces" / f"{run.id}.parquet"
+    if not path.exists():
+        trained = (results / "logs" / "train" / f"{run.id}.log").exists()
+        return "trace missing" if trained else "new"
+    try:
+        _, about = traces.read(path, run.id)
+    except traces.TraceError as error:
+        return f"trace refused: {error}"
+    if changes := traces.difference(about["spec"], run.spec):
+        return f"spec: {changes}"
+    before, after = about["code"], json.loads(run.code)
+    changed = sorted(m for m in before.keys() | after.keys() if before.get(m) != after.get(m))
+    return f"code of {', '.join(changed)} changed" if changed else "up to date"
+
+
+def print_runs(path: str) -> None:
+    """The run table: id, data set, seeds, steps, and the reason to train."""
+    try:
+        plan = study.load(study.read(path))
+    except study.StudyError as error:
+        text = str(error)
+        raise SystemExit(f"error: {text}" if text.startswith(path) else f"error: {path}: {text}") from error
+    reasons = {run.id: reason(run, Path("results") / plan.name) for run in plan.runs.values()}
+    width = max(map(len, plan.runs))
+    print(f"{'run':{width}}  {'data set':10}  {'seeds':>5}  {'steps':>7}  why it would train")
+    for run in plan.runs.values():
+        steps = json.loads(run.spec)["training"]["steps"]
+        print(f"{run.id:{width}}  {run.dataset:10}  {len(run.seeds):5}  {steps:7}  {reasons[run.id]}")
+    stale = sum(why != "up to date" for why in reasons.values())
+    print(
+        f"{len(plan.runs)} runs, {sum(len(run.seeds) for run in plan.runs.values())} trainings, {stale} runs to train"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="sparsity-cliff", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    runs = commands.add_parser("runs", help="print the run table and why each run would train")
+    runs.add_argument("study", nargs="?", default="config.yaml", help="study file (default: config.yaml)")
+    runs.set_defaults(call=lambda options: print_runs(options.study))
+    options = parser.parse_args(arguments)
+    options.call(options)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,28 @@
+"""The 1,797 scanned 8×8 digits that scikit-learn ships (Alpaydin & Kaynak 1998, UCI)."""
+
+from pathlib import Path
+
+import numpy as np
+
+KIND = "image"
+SHAPE = (1, 8, 8)
+
+
+def digits(root: Path) -> dict[str, np.ndarray]:
+    """A fixed stratified split, 80 % for training, standardized with the training set's mean and deviation."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    x, y = load_digits(return_X_y=True)
+    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, random_state=0, stratify=y)
+    mean, deviation = x_train.mean(), x_train.std()
+
+    def images(x: np.ndarray) -> np.ndarray:
+        return np.asarray((x - mean) / deviation, dtype=np.float32).reshape(-1, *SHAPE)
+
+    return {
+        "x_train": images(x_train),
+        "y_train": y_train.astype(np.int64),
+        "x_test": images(x_test),
+        "y_test": y_test.astype(np.int64),
+    }

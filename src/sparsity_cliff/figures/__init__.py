@@ -1,0 +1,36 @@
+"""Figures: tables in, matplotlib Figures out. They compute nothing and import no torch."""
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """module: of sparsity_cliff, with a function draw(*tables) -> Figure. tables: names, in that order."""
+
+    module: str
+    tables: tuple[str, ...]
+
+
+FIGURES = {
+    "drift": Entry("figures.drift", ("drift", "drift_contrasts")),
+    "sparsity_over_steps": Entry("figures.sparsity_over_steps", ("sparsity_over_steps",)),
+    "sparsity_by_depth": Entry("figures.sparsity_by_depth", ("sparsity_by_depth",)),
+    "cliff": Entry("figures.cliff", ("points", "cliff", "curves")),
+    "target_sparsity": Entry("figures.target_sparsity", ("points",)),
+    "weights": Entry("figures.weights", ("weight_histograms",)),
+}
+
+
+def draw(name: str, tables: Iterable[str], outputs: Iterable[str]) -> None:
+    """Read the tables of a figure, draw it, and save it under each name of `outputs`."""
+    import pandas as pd
+
+    from sparsity_cliff.figures.style import save, styled
+
+    module = importlib.import_module(f"sparsity_cliff.{FIGURES[name].module}")
+    with styled():
+        figure = module.draw(*(pd.read_parquet(table) for table in tables))
+        for output in outputs:
+            save(figure, output)

@@ -1,0 +1,101 @@
+"""Accuracy against measured activation sparsity, with the fitted curve, the break and the verdict: the headline."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import Normal, Stroke
+from matplotlib.ticker import MaxNLocator
+
+from sparsity_cliff.figures import page
+from sparsity_cliff.figures.style import INK, PALE, SMALL, TEXT, Look, looks, span
+
+CLAIM = 0.70  # where the paper (arXiv 2605.17659, abstract) sees accuracy fall
+COLUMNS = 3
+SPAN = 0.1  # of accuracy, in view at least: less would make a cliff of noise
+RED = "#CC3311"
+
+
+def draw(points: pd.DataFrame, cliff: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """points: a row per finished seed. cliff: a verdict per architecture, and pooled. curves: what was fitted."""
+    if points.empty or cliff.empty:
+        return page.empty("Accuracy and sparsity: no run on real data with the study's loss has finished.")
+    styles = looks(points["configuration"])
+    verdicts = list(cliff.itertuples())
+    rows = -(-len(verdicts) // COLUMNS)
+    figure = page.new(1.75 * rows, TEXT)
+    grid = figure.add_gridspec(rows, COLUMNS)
+    for place, verdict in enumerate(verdicts):
+        row, column = divmod(place, COLUMNS)
+        last = place == len(verdicts) - 1  # the pooled panel takes what is left of its row
+        axes = figure.add_subplot(grid[row, column:] if last else grid[row, column])
+        of_all = verdict.architecture == "pooled"
+        own = points if of_all else points[points["architecture"] == verdict.architecture]
+        _points(axes, own, str(verdict.value), styles)
+        _fit(axes, verdict, curves[curves["architecture"] == verdict.architecture])
+        _axes(axes, verdict)
+    return page.finish(figure, _handles(styles, cliff), _notes(cliff))
+
+
+def _points(axes: Axes, points: pd.DataFrame, value: str, styles: dict[str, Look]) -> None:
+    for name, look in styles.items():
+        own = points[points["configuration"] == name]
+        axes.plot(own["sparsity"], own[value], **look.point, markersize=2.6, alpha=0.7)
+
+
+def _fit(axes: Axes, verdict: Any, curve: pd.DataFrame) -> None:
+    axes.fill_between(curve["sparsity"], curve["low"], curve["high"], color=INK, alpha=0.15, linewidth=0)
+    outlined = [Stroke(linewidth=2.4, foreground="white"), Normal()]  # stands out among many points
+    axes.plot(curve["sparsity"], curve["fitted"], color=INK, path_effects=outlined)
+    axes.axvline(CLAIM, color=PALE, linestyle=":", linewidth=0.9, zorder=0)
+    if verdict.verdict == "cliff":
+        axes.axvspan(verdict.low, verdict.high, color=RED, alpha=0.12, linewidth=0, zorder=0)
+        axes.axvline(verdict.break_at, color=RED, linewidth=0.9)
+
+
+def _axes(axes: Axes, verdict: Any) -> None:
+    page.percent_axis(axes.xaxis)
+    low, high = axes.get_ylim()
+    short = max(0, SPAN - (high - low)) / 2
+    axes.set_ylim(low - short, high + short)
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}")
+    axes.set_xlabel("activation sparsity (%)")
+    axes.set_ylabel(f"{verdict.value.replace('_', ' ')} (%)")
+    axes.set_title(verdict.architecture, loc="left", pad=4 + 1.4 * SMALL)
+    above: Any = {"textcoords": "offset points", "xycoords": "axes fraction", "fontsize": SMALL, "va": "baseline"}
+    axes.annotate(words(verdict), (0, 1), (0, 4), ha="left", **above)
+    axes.annotate(f"n = {verdict.n_configurations}", (1, 1), (0, 4 + 1.4 * SMALL), ha="right", **above)
+
+
+def words(verdict: Any) -> str:
+    """The verdict; of a cliff, with its place and interval."""
+    if verdict.verdict != "cliff":
+        return str(verdict.verdict)
+    place, low, high = (100 * number for number in (verdict.break_at, verdict.low, verdict.high))
+    return f"cliff at {place:.0f} % [{low:.0f}, {high:.0f}]"
+
+
+def _handles(styles: dict[str, Look], cliff: pd.DataFrame) -> page.Handles:
+    handles = page.point_handles(styles)
+    if (cliff["model"] != "none").any():
+        handles["fitted curve"] = (Patch(color=INK, alpha=0.15, linewidth=0), Line2D([], [], color=INK))
+    if (cliff["verdict"] == "cliff").any():
+        handles["cliff"] = (Patch(color=RED, alpha=0.12, linewidth=0), Line2D([], [], color=RED, linewidth=0.9))
+    handles[f"{100 * CLAIM:.0f} %, the paper's claim"] = Line2D([], [], color=PALE, linestyle=":", linewidth=0.9)
+    return handles
+
+
+def _notes(cliff: pd.DataFrame) -> list[str]:
+    notes = [f"One point per seed (n = {span(cliff['n_seeds'])}). n of a panel: configurations."]
+    if (cliff["model"] != "none").any():
+        level = span(100 * cliff["level"])
+        notes.append("Curve: fitted to their means over seeds.")
+        notes.append(f"Band and [ ]: {level} % interval, wild bootstrap over configurations.")
+    if (cliff["value"] == "relative_accuracy").any():
+        notes.append("Relative accuracy: over the mean of the architecture's dense baseline.")
+    few = cliff[cliff["verdict"] == "too few runs"].groupby("reason", sort=False)["architecture"]
+    return notes + [f"Too few runs ({', '.join(names)}): {reason}." for reason, names in few]

@@ -1,0 +1,75 @@
+"""Lines with an interval, one per activation, in a grid of losses x architectures: three figures are made so."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sparsity_cliff.figures import page
+from sparsity_cliff.figures.style import INK, Look, labeled, looks, span
+
+DASHES: dict[str, Any] = {"real": "-", "random": (0, (2.5, 1.5))}
+FLAT = 0.001  # share of zeros up to which a line would lie on the axis
+
+
+def grid(frame: pd.DataFrame, height: float, **shared: object) -> tuple[Figure, dict[tuple[str, str], Axes]]:
+    """Panels: losses x architectures, in the order of the study."""
+    return page.panels(list(frame["loss"].unique()), list(frame["architecture"].unique()), height, **shared)
+
+
+def draw(panels: dict[tuple[str, str], Axes], frame: pd.DataFrame, x: str, band: bool = True) -> dict[str, Look]:
+    """Draw the column `mean` over `x`, per label and data, with low to high as a band or as bars at the points."""
+    styles = looks(frame["label"])
+    for (loss, architecture), axes in panels.items():
+        cell = frame[(frame["loss"] == loss) & (frame["architecture"] == architecture)]
+        for place, (name, look) in enumerate(styles.items()):
+            for data, dashes in DASHES.items():
+                line = cell[(cell["label"] == name) & (cell["data"] == data)].sort_values(x)
+                if line.empty:
+                    continue
+                axes.plot(
+                    line[x],
+                    line["mean"],
+                    **(look.line if data == "real" else {**look.line, "markerfacecolor": "white"}),
+                    linestyle=dashes,
+                    # a few marks per line, each line's at other places
+                    markevery=(0.3 * place / len(styles), 0.3) if band else None,
+                    linewidth=0.7 if look.number else 1.1,
+                    zorder=2 if look.number or data == "random" else 3,
+                )
+                if band:
+                    axes.fill_between(line[x], line["low"], line["high"], color=look.shade, alpha=0.15, linewidth=0)
+                else:
+                    axes.vlines(line[x], line["low"], line["high"], color=look.shade, linewidth=0.6)
+    return styles
+
+
+def data_handles(frame: pd.DataFrame) -> page.Handles:
+    """Which dashes are which data, where both are there. Random data has open markers, too."""
+    found = [data for data in DASHES if data in set(frame["data"])]
+    marks = {data: Line2D([], [], color=INK, linestyle=DASHES[data]) for data in found}
+    return {f"{data} data": mark for data, mark in marks.items()} if len(found) > 1 else {}
+
+
+def interval(frame: pd.DataFrame, shape: str) -> str:
+    """What a line and its band or bar are, in words, with n and level from the table."""
+    n = frame["n"]
+    words = f"Mean of n = {span(n)} seed{'s' if n.max() > 1 else ''}"
+    if not frame["low"].notna().any():
+        return f"{words}: no interval."
+    words += f"; {shape}: {span(100 * frame['level'])} % t interval"
+    return f"{words}, none where n = 1." if (n == 1).any() else f"{words}."
+
+
+def sparsity(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of activation sparsity worth a line, and a note that names the others.
+
+    GELU and its like have hardly an exact zero: many lines on top of each other at 0 %.
+    """
+    frame = labeled(table[table["metric"] == "activation_sparsity"])
+    highest = frame.groupby("label")["mean"].max()
+    flat = looks(highest[highest < FLAT].index)
+    note = f"Below {100 * FLAT:g} % throughout, not drawn: {', '.join(flat)}."
+    return frame[~frame["label"].isin(list(flat))], [note] if flat else []

@@ -1,0 +1,26 @@
+"""Activation sparsity of the whole model over steps."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sparsity_cliff.figures import page, series
+from sparsity_cliff.figures.style import PALE
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """table: mean over seeds per cell, metric and step."""
+    frame, notes = series.sparsity(table)
+    if frame.empty:
+        return page.empty(" ".join(["Activation sparsity over steps: no finished run has zeros.", *notes]))
+    figure, panels = series.grid(frame, 1.35, sharex=True, sharey=True)
+    looks = series.draw(panels, frame, "step")
+    page.label(panels, "training (steps)", "activation sparsity (%)")
+    for axes in panels.values():
+        page.step_axis(axes, frame["step"].max())
+        page.percent_axis(axes.yaxis)
+        page.guide(axes, 0.5)
+    handles = {**page.line_handles(looks), **series.data_handles(frame)}
+    # what zero-mean Gaussian pre-activations give under ReLU
+    handles["50 %, expected of relu at step 0"] = Line2D([], [], color=PALE, linewidth=0.6)
+    return page.finish(figure, handles, [series.interval(frame, "band"), *notes])

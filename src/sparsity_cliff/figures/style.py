@@ -1,0 +1,203 @@
+"""The look that all figures share: theme, sizes, and the color and marker of each activation.
+
+An activation looks the same in every figure, and in every study, because its look follows from its name alone.
+Color, marker and, within a family, lightness differ together, so that figures can be read without color.
+"""
+
+import math
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import pandas as pd
+import seaborn as sns
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+COLUMN, TEXT = 3.4, 7.0  # inches: widths of one column and of the whole page of a paper
+SMALL, NORMAL = 6.0, 7.0  # points
+INK, PALE = "#333333", "#999999"  # of annotations, and of what only guides the eye
+SEPARATOR = " · "  # between activation and normalization, in the table `points` too
+
+THEME = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
+    "font.size": NORMAL,
+    "axes.titlesize": NORMAL,
+    "axes.titleweight": "bold",
+    "axes.labelsize": NORMAL,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
+    "axes.titlepad": 3.0,
+    "axes.labelpad": 2.0,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.major.pad": 2.0,
+    "ytick.major.pad": 2.0,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.2,
+    "lines.markeredgewidth": 0.6,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+    "legend.handletextpad": 0.5,
+    "legend.columnspacing": 1.2,
+    "legend.labelspacing": 0.35,
+    "legend.borderpad": 0.0,
+    "legend.borderaxespad": 0.0,
+    "figure.dpi": 300,
+    "savefig.dpi": 300,
+    "savefig.bbox": None,  # the page has the width that it says, so that fonts keep their size in print
+    "pdf.fonttype": 42,  # TrueType, embedded: what journals ask for
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Within: matplotlib draws in our style, whatever the user's own settings are."""
+    theme = {**sns.axes_style("ticks"), **sns.plotting_context("paper"), **THEME}
+    with matplotlib.style.context(theme, after_reset=True):
+        yield
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write the figure, without the time of writing: the same tables give the same bytes on one machine."""
+    figure.savefig(path, metadata={"CreationDate": None} if Path(path).suffix == ".pdf" else None)
+
+
+# ------------------------------------------------------------------------------------------------- activations
+
+#: Activation or family -> color and marker. Blue, orange and green (Okabe & Ito) for the plain functions, the squared
+#: ones in the lighter shade of their base, controls in black and gray.
+KNOWN = {
+    "relu": ("#0072B2", "o"),
+    "gelu": ("#D55E00", "s"),
+    "silu": ("#009E73", "^"),
+    "relu2": ("#56B4E9", "D"),
+    "gelu2": ("#E69F00", "v"),
+    "leaky_relu": ("#1F4E79", "<"),
+    "elu": ("#6B8E23", ">"),
+    "bsilu": ("#66C2A5", "p"),
+    "sugar_bsilu": ("#B5446E", "h"),
+    "noisy_relu": ("#8C2D04", "d"),
+    "tanh": ("#000000", "x"),
+    "identity": ("#808080", "+"),
+    "topk": ("#8856A7", "*"),
+    "quantile": ("#A6761D", "P"),
+    "quantile_relu": ("#A6761D", "P"),
+}
+#: Looks of all other names, open markers first: none is also the look of a known one.
+SPARE = [
+    (color, marker, filled)
+    for filled, markers in ((False, "osD^v<>pXPd*"), (True, "X"))
+    for color in ("#CC3377", "#117733", "#332288", "#994F00", "#44AA99", "#882255", "#666600")
+    for marker in markers
+]
+
+
+@dataclass(frozen=True)
+class Look:
+    """family: the name without its numbers. shade: the family's own color, member by member lighter or darker."""
+
+    family: str
+    number: tuple[float, ...]
+    color: str
+    shade: str
+    marker: str
+    filled: bool
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """matplotlib's arguments for a line with marks."""
+        face = self.shade if self.filled else "white"
+        return {"color": self.shade, "marker": self.marker, "markerfacecolor": face}
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """The same for marks alone: all of a family are alike, as their place tells them apart."""
+        face = self.color if self.filled else "none"
+        return {"color": self.color, "marker": self.marker, "markerfacecolor": face, "linestyle": "none"}
+
+
+def labeled(frame: pd.DataFrame) -> pd.DataFrame:
+    """With the column `label`: the activation, and the normalization where that is not the architecture's own."""
+    own = frame["normalization"] == "default"
+    return frame.assign(label=frame["activation"].where(own, frame["activation"] + SEPARATOR + frame["normalization"]))
+
+
+def family(label: str) -> tuple[str, tuple[float, ...]]:
+    """("topk", (80.0,)) for "topk_80": what stands before the number, and the number. ("relu2", ()) for "relu2"."""
+    names, numbers = [], []
+    for part in label.split(SEPARATOR):
+        name, _, number = part.rpartition("_")
+        isolated = bool(name) and number.isdecimal()
+        names.append(name if isolated else part)
+        numbers += [float(number)] if isolated else []
+    return SEPARATOR.join(names), tuple(numbers)
+
+
+def looks(labels: Iterable[str]) -> dict[str, Look]:
+    """Label -> look, in the order of the legend: known ones as listed, others by name, families by number."""
+    members: dict[str, list[tuple[tuple[float, ...], str]]] = {}
+    for label in sorted(set(labels)):
+        name, number = family(label)
+        members.setdefault(name, []).append((number, label))
+    order = sorted(members, key=lambda name: (list(KNOWN).index(name) if name in KNOWN else len(KNOWN), name))
+    found: dict[str, Look] = {}
+    for name in order:
+        color, marker, filled = _look(name, list(found.values()))
+        ranked = sorted(members[name])
+        for (number, label), depth in zip(ranked, _depths([number for number, _ in ranked]), strict=True):
+            found[label] = Look(name, number, color, _shade(color, depth), marker, filled)
+    return found
+
+
+def _look(name: str, taken: list[Look]) -> tuple[str, str, bool]:
+    """The name's own color, marker and filling; for a name that is not known, spare ones that the name itself chooses.
+
+    Where two such names choose the same, the second takes the next that differs most: in marker, then in color.
+    """
+    if name in KNOWN:
+        return *KNOWN[name], True
+
+    def clash(spare: tuple[str, str, bool]) -> int:
+        marker = any((look.marker, look.filled) == spare[1:] for look in taken)
+        color = any(look.color == spare[0] for look in taken)
+        both = any((look.color, look.marker, look.filled) == spare for look in taken)
+        return 4 * both + 2 * marker + color
+
+    start = zlib.crc32(name.encode()) % len(SPARE)
+    return min(SPARE[start:] + SPARE[:start], key=clash)
+
+
+def _depths(numbers: list[tuple[float, ...]]) -> list[float]:
+    """0 (light) to 1 (dark) for the members of a family, in order; 0.5 for a name without number.
+
+    Numbers up to 100 are percentages, and keep their depth whatever other members a study has.
+    """
+    if numbers == [()]:
+        return [0.5]
+    if all(len(number) == 1 and number[0] <= 100 for number in numbers):
+        return [(number[0] / 100) ** 2 for number in numbers]
+    return [(i + 1) / (len(numbers) + 1) for i in range(len(numbers))]
+
+
+def _shade(color: str, depth: float) -> str:
+    """The color mixed with white below depth 0.5, and with black above."""
+    other, share = (1.0, 0.5 - depth) if depth < 0.5 else (0.0, depth - 0.5)
+    red, green, blue = ((1 - 1.3 * share) * part + 1.3 * share * other for part in to_rgb(color))
+    return to_hex((red, green, blue))
+
+
+def span(values: Iterable[float], form: str = "g") -> str:
+    """ "3", or "2–3" where the values differ."""
+    found = sorted({value for value in values if not math.isnan(value)})
+    return "–".join(f"{value:{form}}" for value in dict.fromkeys([found[0], found[-1]])) if found else "0"

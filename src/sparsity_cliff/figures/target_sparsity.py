@@ -1,0 +1,40 @@
+"""What a sparsity control was set to, against the zeros that were measured."""
+
+import math
+from dataclasses import replace
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sparsity_cliff.figures import page
+from sparsity_cliff.figures.style import PALE, looks, span
+
+
+def draw(points: pd.DataFrame) -> Figure:
+    """points: a row per finished seed; those without a setting are left out."""
+    controls = points[points["target_sparsity"].notna()]
+    if controls.empty:
+        return page.empty("Nominal and measured sparsity: no run with a sparsity control has finished.")
+    # open marks, for families with the same targets lie on top of each other
+    styles = {name: replace(look, filled=False) for name, look in looks(controls["configuration"]).items()}
+    families = list(dict.fromkeys(look.family for look in styles.values()))
+    figure, panels = page.panels([""], list(controls["architecture"].unique()), 1.5, sharex=True, sharey=True)
+    for (_, architecture), axes in panels.items():
+        axes.plot([0, 1], [0, 1], color=PALE, linewidth=0.6, zorder=0)
+        for name, look in styles.items():
+            own = controls[(controls["architecture"] == architecture) & (controls["configuration"] == name)]
+            size = max(2, 5 - 1.5 * families.index(look.family))  # nested
+            axes.plot(own["target_sparsity"], own["sparsity"], **look.point, markersize=size)
+        for axis in (axes.xaxis, axes.yaxis):
+            page.percent_axis(axis, low=_low(controls))
+    page.label(panels, "target sparsity (%)", "measured sparsity (%)")
+    handles = page.point_handles(styles)
+    handles["measured = target"] = Line2D([], [], color=PALE, linewidth=0.6)
+    seeds = controls.groupby(["architecture", "configuration"])["seed"].nunique()
+    return page.finish(figure, handles, [f"One point per seed (n = {span(seeds)}), so no interval."])
+
+
+def _low(controls: pd.DataFrame) -> float:
+    """A round number below all points."""
+    return math.floor(10 * min(controls["target_sparsity"].min(), controls["sparsity"].min())) / 10

@@ -1,0 +1,28 @@
+"""Architectures: one file each, whole. A model is called as
+
+    MODEL(shape, classes, activation, normalization, **options)
+
+shape: one example's, (L,) for signals or (C, H, W) for images. activation: feature axis -> a new Site, one for each
+activation site. normalization: (features, spatial) -> a new module, or None for the architecture's own. The
+sub-modules are named `stem`, `blocks` (hidden weights: Muon's part) and `head`.
+
+Each file states, as constants that the study's validation reads, the kinds of data that it ACCEPTS, the LOSSES that
+make sense for it, and what it REQUIRES: expressions over its options, the name of the `optimizer`, and the data's
+shape (`channels`, `height` and `length` of an image, `length` of a signal).
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from sparsity_cliff.activations import Site
+
+NewSite = Callable[[int], Site]
+NewNorm = Callable[[int, int], nn.Module] | None
+
+MODELS = {
+    "mlp": "sparsity_cliff.models.mlp:MLP",
+    "cnn": "sparsity_cliff.models.cnn:CNN",
+    "resnet": "sparsity_cliff.models.resnet:ResNet",
+    "vit": "sparsity_cliff.models.vit:VisionTransformer",
+}

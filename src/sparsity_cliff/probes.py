@@ -1,0 +1,286 @@
+"""What is measured, and the hooks that feed it.
+
+Definitions are those of docs/definitions.md. Every probe reads: none changes a weight, a buffer, a gradient or the
+state of a random generator, so that probing more or less changes no other number. Sums stay on the device; each
+measurement brings them back in one transfer.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sparsity_cliff.activations import Site
+from sparsity_cliff.traces import HISTOGRAM_EDGES
+
+NEAR_ZERO = 1e-3  # |a| <= NEAR_ZERO x RMS(a) counts as near zero
+
+Row = tuple[str | None, str | None, int | None, str, float]  # split, layer, depth, metric, value
+Rows = Iterator[Row]
+
+
+def schedule(steps: int, every: int) -> list[int]:
+    """Steps that are measured: 0, the powers of two below `every`, the multiples of `every`, and the last."""
+    powers = {2**k for k in range(every.bit_length()) if 2**k < min(every, steps)}
+    return sorted({0, steps} | powers | set(range(every, steps, every)))
+
+
+def sites(model: nn.Module) -> list[tuple[str, Site]]:
+    """Activation sites by name, in the order of their definition, which is the order from the input."""
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, Site)]
+
+
+def matrices(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Weight matrices by name: every parameter with two axes or more of a layer, convolution kernels included."""
+    return [(name, p) for name, p in model.named_parameters() if name.endswith("weight") and p.ndim >= 2]
+
+
+@contextmanager
+def _hooked(model: nn.Module, hook: Callable[[int, Tensor, Tensor], None]) -> Iterator[None]:
+    """Within: hook(index of site, pre-activation, activation) at every pass through a site."""
+
+    def register(index: int, site: Site) -> torch.utils.hooks.RemovableHandle:
+        return site.register_forward_hook(lambda _, inputs, output: hook(index, inputs[0], output))
+
+    handles = [register(index, site) for index, (_, site) in enumerate(sites(model))]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
+
+
+# ---------------------------------------------------------------------------------------------- evaluation set
+
+
+def activations(model: nn.Module, forward: Callable[[Tensor], object], batches: list[Tensor]) -> Rows:
+    """Per site, accumulated over all `batches` of held-out inputs, and for the whole model.
+
+    forward: passes a batch of inputs through the model, in eval mode and without gradients. The near-zero share
+    needs the RMS over the whole set, hence a second pass.
+    """
+    named = sites(model)
+    if not named:
+        return
+    device = batches[0].device
+    wide = _wide(device)
+    counts = [torch.zeros(3, dtype=torch.int64, device=device) for _ in named]  # elements, zeros, negative z
+    squares = torch.zeros(len(named), dtype=wide, device=device)
+    largest = torch.zeros(len(named), dtype=torch.float32, device=device)
+    alive: list[Tensor | None] = [None] * len(named)
+    near = torch.zeros(len(named), dtype=torch.int64, device=device)
+
+    def moments(i: int, z: Tensor, a: Tensor) -> None:
+        zero = a == 0
+        counts[i] += torch.stack([torch.tensor(a.numel(), device=device), zero.sum(), (z < 0).sum()])
+        squares[i] += a.to(wide).square().sum()
+        largest[i] = torch.maximum(largest[i], a.abs().max())
+        axes = [axis for axis in range(a.ndim) if axis != named[i][1].dim % a.ndim]
+        units = ~zero.all(dim=axes) if axes else ~zero
+        seen = alive[i]
+        alive[i] = units if seen is None else seen | units
+
+    def shares(i: int, z: Tensor, a: Tensor) -> None:
+        near[i] += (a.abs() <= bounds[i]).sum()
+
+    with _hooked(model, moments):
+        for x in batches:
+            forward(x)
+    elements = torch.stack(counts)[:, 0].clamp(min=1)
+    bounds = NEAR_ZERO * (squares / elements).sqrt()
+    with _hooked(model, shares):
+        for x in batches:
+            forward(x)
+
+    dead = torch.stack([(~units).to(wide).mean() if units is not None else squares[0] * 0 for units in alive])
+    table = torch.cat(
+        [torch.stack(counts).to(wide), torch.stack([squares, largest.to(wide), dead, near.to(wide)], 1)], 1
+    )
+    rows = table.cpu().double().tolist()
+    for depth, ((name, _), (n, zeros, negative, total, top, dead_share, close)) in enumerate(
+        zip(named, rows, strict=True)
+    ):
+        if n == 0:
+            continue
+        rms = (total / n) ** 0.5
+        yield "test", name, depth, "activation_sparsity", zeros / n
+        yield "test", name, depth, "near_zero_share", close / n
+        yield "test", name, depth, "preactivation_negative_share", negative / n
+        yield "test", name, depth, "dead_unit_share", dead_share
+        yield "test", name, depth, "activation_rms", rms
+        yield "test", name, depth, "spike", top
+        yield "test", name, depth, "spike_ratio", top / rms if rms > 0 else float("nan")
+    n, zeros, negative, _, _, _, close = (sum(column) for column in zip(*rows, strict=True))
+    yield "test", None, None, "activation_sparsity", zeros / n
+    yield "test", None, None, "near_zero_share", close / n
+    yield "test", None, None, "preactivation_negative_share", negative / n
+    yield "test", None, None, "spike", max(row[4] for row in rows)
+
+
+def flops(model: nn.Module, forward: Callable[[Tensor], object], x: Tensor, measured: list[Row]) -> Rows:
+    """Per site: dense and potential FLOPs per example (2 per multiply-add) of the layers that the site feeds.
+
+    Potential is dense x (1 - sparsity), with the sparsity found in the rows `measured`. x: a batch of one example.
+    The fed layers are found by following the very tensors of one forward pass: a site that feeds two layers (a
+    convolution and a projection shortcut) gets both, one that feeds a pooling layer gets none. The weight matrices
+    found so are marked `fed_by_activation`: those are the ones that claim C2 expects to drift.
+    """
+    fed = {name: 0.0 for name, _ in sites(model)}
+    readers: dict[str, None] = {}  # layers whose input is a site's output
+    source: dict[int, str] = {}  # address of a site's output -> the site
+    alive: list[Tensor] = []  # until the end, so that no address is used twice
+
+    def leave(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            source[output.data_ptr()] = name
+            alive.append(output)
+
+        return hook
+
+    def enter(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        alive.extend((inputs[0], output))
+        if name := source.get(inputs[0].data_ptr()):
+            weight: Tensor = layer.weight  # type: ignore[assignment]
+            readers[names[layer]] = None
+            fed[name] += 2.0 * weight.numel() * (output.numel() // weight.shape[0])  # times tokens or pixels
+
+    names = {module: name for name, module in model.named_modules()}
+    handles = [site.register_forward_hook(leave(name)) for name, site in sites(model)]
+    layers = (module for module in names if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d))
+    handles += [layer.register_forward_hook(enter) for layer in layers]
+    try:
+        forward(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    shares = {layer: value for _, layer, _, metric, value in measured if layer and metric == "activation_sparsity"}
+    for depth, (name, dense) in enumerate(fed.items()):
+        yield "test", name, depth, "dense_flops", dense
+        yield "test", name, depth, "potential_flops", dense * (1 - shares[name])
+    for depth, (name, _) in enumerate(matrices(model)):
+        if name.removesuffix(".weight") in readers:
+            yield None, name, depth, "fed_by_activation", 1.0
+    yield "test", None, None, "dense_flops", sum(fed.values())
+    yield (
+        "test",
+        None,
+        None,
+        "potential_flops",
+        sum(dense * (1 - shares[name]) for name, dense in fed.items()),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- weights
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """Mean and standard deviation of every weight matrix at initialization: what drift is measured from."""
+
+    mean: dict[str, float]
+    std: dict[str, float]
+
+    @staticmethod
+    def of(model: nn.Module) -> "InitialWeights":
+        named = matrices(model)
+        stats = _mean_std_negative(named)
+        return InitialWeights(
+            {name: mean for (name, _), (mean, _, _) in zip(named, stats, strict=True)},
+            {name: std for (name, _), (_, std, _) in zip(named, stats, strict=True)},
+        )
+
+
+def _mean_std_negative(named: list[tuple[str, nn.Parameter]]) -> list[list[float]]:
+    def stats(weight: Tensor) -> Tensor:
+        wide = weight.detach().to(_wide(weight.device))
+        return torch.stack([wide.mean(), wide.std(correction=0), (wide < 0).to(wide.dtype).mean()])
+
+    values: list[list[float]] = torch.stack([stats(p) for _, p in named]).cpu().double().tolist()
+    return values
+
+
+def weights(model: nn.Module, initial: InitialWeights) -> Rows:
+    """Per weight matrix: mean, standard deviation, negative share, and drift z, which is
+    (mean W_t - mean W_0) / (std W_0 / sqrt n)."""
+    named = matrices(model)
+    for depth, ((name, p), (mean, std, negative)) in enumerate(zip(named, _mean_std_negative(named), strict=True)):
+        yield None, name, depth, "weight_mean", mean
+        yield None, name, depth, "weight_std", std
+        yield None, name, depth, "weight_negative_share", negative
+        if initial.std[name] > 0:
+            drift = (mean - initial.mean[name]) / (initial.std[name] / p.numel() ** 0.5)
+            yield None, name, depth, "drift_z", drift
+
+
+def histograms(model: nn.Module, initial: InitialWeights) -> Rows:
+    """Per weight matrix: share of weights per bin of HISTOGRAM_EDGES, in units of the initial standard deviation.
+
+    Row `weight_histogram.i` is the bin between edges i - 1 and i; the first and the last bin are open.
+    """
+    for depth, (name, p) in enumerate(matrices(model)):
+        if initial.std[name] > 0:
+            edges = torch.tensor(HISTOGRAM_EDGES, device=p.device)
+            bins = torch.bucketize(p.detach().float().flatten() / initial.std[name], edges)
+            shares = torch.bincount(bins, minlength=len(HISTOGRAM_EDGES) + 1).cpu().double() / p.numel()
+            for i, share in enumerate(shares.tolist()):
+                yield None, name, depth, f"weight_histogram.{i:02d}", share
+
+
+# ---------------------------------------------------------------------------------------------- gradients
+
+
+class GradientSigns:
+    """∂L/∂z at every site over one training step, L summed over the batch: means over z > 0, z <= 0 and all z.
+
+    Use as a context around the forward and backward pass of the step; then `rows()`. Multiplying by the batch size
+    undoes the loss's mean over examples, so that the numbers are per example, as in the closed forms.
+    """
+
+    def __init__(self, model: nn.Module, batch_size: int):
+        self._named = sites(model)
+        self._batch_size = batch_size
+        self._sums: list[Tensor | None] = [None] * len(self._named)
+        self._hooks = _hooked(model, self._watch)
+
+    def _watch(self, i: int, z: Tensor, a: Tensor) -> None:
+        positive = z.detach() > 0
+
+        def accumulate(gradient: Tensor) -> None:
+            wide = gradient.detach().to(_wide(gradient.device))
+            count = positive.sum()
+            up = wide.masked_fill(~positive, 0).sum()
+            sums = torch.stack([up, wide.sum() - up, count.to(wide.dtype), (z.numel() - count).to(wide.dtype)])
+            before = self._sums[i]
+            self._sums[i] = sums if before is None else before + sums
+
+        z.register_hook(accumulate)  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> "GradientSigns":
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hooks.__exit__(None, None, None)
+
+    def rows(self) -> Rows:
+        found = [
+            (depth, name, sums)
+            for depth, ((name, _), sums) in enumerate(zip(self._named, self._sums, strict=True))
+            if sums is not None
+        ]
+        if not found:
+            return
+        values = (torch.stack([sums for _, _, sums in found]).cpu().double()).tolist()
+        for (depth, name, _), (up, down, n_up, n_down) in zip(found, values, strict=True):
+            scale = float(self._batch_size)
+            if n_up:
+                yield "train", name, depth, "gradient_positive", scale * up / n_up
+            if n_down:
+                yield "train", name, depth, "gradient_nonpositive", scale * down / n_down
+            yield "train", name, depth, "gradient_all", scale * (up + down) / (n_up + n_down)

@@ -1,0 +1,108 @@
+"""Real Snakemake runs for the tests: a copy of the project with a finished smoke study, and what it would run next."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+PROJECT = Path(__file__).parents[1]
+PARTS = ("Snakefile", "workflow", "src", "envs")
+STUDY = "study.yaml"
+DEFAULT = (PROJECT / "workflow" / "studies" / "smoke.yaml").read_text()
+
+
+class Sweep:
+    """A copy of the project in `folder`; its study file is `study.yaml`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @property
+    def study(self) -> str:
+        return (self.folder / STUDY).read_text()
+
+    def edit(self, path: str, *replacements: tuple[str, str]) -> None:
+        """Replace text that must be there, exactly once."""
+        text = (self.folder / path).read_text()
+        for old, new in replacements:
+            assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
+            text = text.replace(old, new)
+        (self.folder / path).write_text(text)
+
+    def snakemake(self, *arguments: str, cores: int = 2, check: bool = True) -> str:
+        """Run Snakemake; its output. With check, it must succeed."""
+        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--configfile", STUDY, *arguments]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=500)
+        output = done.stdout + done.stderr
+        assert done.returncode == 0 or not check, output
+        assert done.returncode != 0 or check, output
+        return output
+
+    def planned(self) -> set[tuple[str, str]]:
+        """(rule, wildcard) of every job that the next sweep would run."""
+        return jobs(self.snakemake("--dry-run"))
+
+    def trained(self) -> set[str]:
+        """Runs that the next sweep would train."""
+        return {wildcard for rule, wildcard in self.planned() if rule == "train"}
+
+    def rules(self) -> set[str]:
+        return {rule for rule, _ in self.planned()}
+
+    def results(self, *parts: str) -> Path:
+        return self.folder.joinpath("results", "smoke", *parts)
+
+
+def jobs(output: str) -> set[tuple[str, str]]:
+    """(rule, wildcard) of every job announced in Snakemake's output."""
+    found = set()
+    for block in re.split(r"\n(?=\[|(?:local)?rule )", output):
+        name = re.search(r"^(?:local)?rule (\w+):$", block, re.M)
+        wildcard = re.search(r"^    wildcards: \w+=(\S+)$", block, re.M)
+        if name and name[1] != "all":
+            found.add((name[1], wildcard[1] if wildcard else ""))
+    return found
+
+
+def copy_project(folder: Path) -> Sweep:
+    folder.mkdir(parents=True)
+    for part in PARTS:
+        source = PROJECT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy2(source, folder / part)
+    (folder / STUDY).write_text(DEFAULT)
+    return Sweep(folder)
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke study, run once for all workers."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if shared.name.startswith("popen") else shared
+    folder = shared / "finished"
+    with FileLock(shared / "finished.lock"):
+        if not (folder / "done").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            copy_project(folder).snakemake()
+            (folder / "done").touch()
+    return folder
+
+
+@pytest.fixture
+def finished(_finished: Path, tmp_path: Path) -> Sweep:
+    """A copy, of one's own, of the project with a finished smoke study."""
+    folder = tmp_path / "sweep"
+    shutil.copytree(_finished, folder)
+    return Sweep(folder)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Sweep:
+    """A copy, of one's own, of the project with nothing run."""
+    return copy_project(tmp_path / "fresh")

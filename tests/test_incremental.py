@@ -1,0 +1,270 @@
+"""What re-runs after which change: real Snakemake on the smoke study."""
+
+import re
+
+import pandas as pd
+import pytest
+import yaml
+from sweeps import Sweep, jobs
+
+from sparsity_cliff import study
+
+FIGURES = {"drift", "sparsity_over_steps", "sparsity_by_depth", "cliff", "target_sparsity", "weights"}
+DOWNSTREAM = {"collect", "analyze_cliff", "analyze_drift", "analyze_layers", "draw_figure"}
+
+
+def runs_of(sweep: Sweep, part: str = "") -> set[str]:
+    """Ids of the runs of the sweep's study that start with, or have a part named, `part`."""
+    plan = study.load(yaml.safe_load(sweep.study))
+    return {run for run in plan.runs if not part or part in run.split(".")}
+
+
+def test_finished_sweep_has_nothing_to_do(finished: Sweep) -> None:
+    assert "Nothing to be done" in finished.snakemake()
+    assert finished.planned() == set()
+
+
+def test_swapped_values_of_two_keys_retrain(finished: Sweep) -> None:
+    # Snakemake compares params as a set of values, so a swap among them would be invisible to it
+    finished.edit("study.yaml", ("lr: 5e-3, adamw_lr: 1e-3", "lr: 1e-3, adamw_lr: 5e-3"))
+    assert finished.trained() == runs_of(finished, "vit")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("function: mlp, width: 16, depth: 2", "depth: 2, width: 16, function: mlp"),
+        ("lr: 1e-3}\n    steps: 20", "lr: 0.001}\n    steps: 20"),
+        ("lr: 0.05", "lr: 5.0e-2"),
+        ("    steps: 20\n    batch_size: 32", "    batch_size: 32  # examples\n    steps: 20  # a comment"),
+        ("momentum: 0.9}", "momentum: 0.9, weight_decay: 0}"),  # its default, written out
+    ],
+)
+def test_other_words_for_the_same_study_run_nothing(finished: Sweep, old: str, new: str) -> None:
+    finished.edit("study.yaml", (old, new))
+    assert finished.planned() == set()
+
+
+def test_order_of_sections_and_entries_runs_nothing(finished: Sweep) -> None:
+    config = yaml.safe_load(finished.study)
+    turned = {key: dict(reversed(value.items())) if isinstance(value, dict) else value for key, value in config.items()}
+    (finished.folder / "study.yaml").write_text(yaml.safe_dump(dict(reversed(turned.items())), sort_keys=False))
+    assert finished.planned() == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "part"),
+    [
+        ("models/vit.py", "x = x + self.attention", "x = x + 1 * self.attention", "vit"),
+        ("models/mlp.py", "nn.init.zeros_(module.bias)", "nn.init.ones_(module.bias)", "mlp"),
+        ("activations.py", "kept = max(1,", "kept = max(2,", "topk_80"),
+        ("activations.py", "return nn.Tanh()", "return nn.Hardtanh()", "tanh"),
+        ("losses.py", "return F.mse_loss(", "return 2 * F.mse_loss(", "mse"),
+        ("data/digits.py", "random_state=0", "random_state=1", ("resnet", "vit")),
+        ("normalizations.py", "nn.BatchNorm2d}", "nn.SyncBatchNorm}", "resnet"),
+        ("train.py", "CHECK_EVERY = 50", "CHECK_EVERY = 51", ""),
+    ],
+)
+def test_edited_code_retrains_only_what_uses_it(
+    finished: Sweep, module: str, old: str, new: str, part: str | tuple[str, ...]
+) -> None:
+    finished.edit(f"src/sparsity_cliff/{module}", (old, new))
+    parts = (part,) if isinstance(part, str) else part
+    assert finished.trained() == set().union(*(runs_of(finished, name) for name in parts))
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("models/vit.py", "        x = x + self.attention", "        # a comment\n        x = x  +  self.attention"),
+        ("models/vit.py", '"""Multi-head self-attention over all tokens."""', '"""Other words."""'),
+        ("activations.py", "return Squared(nn.GELU(), clip)", "return Squared(nn.GELU(), 2)"),  # nobody's here
+        ("optimizers.py", "betas=(beta1, beta2), weight_decay=weight_decay)\n\n\ndef muon", None),
+    ],
+)
+def test_comments_and_unused_code_run_nothing(finished: Sweep, module: str, old: str, new: str | None) -> None:
+    if new is None:  # adamw alone, which no run of the smoke study names
+        text = (finished.folder / "src/sparsity_cliff" / module).read_text()
+        changed = re.sub(
+            r"(def adamw\(.*?return _adaptive\(torch\.optim\.AdamW, model, )", r"\1maximize=True, ", text, flags=re.S
+        )
+        assert changed != text
+        (finished.folder / "src/sparsity_cliff" / module).write_text(changed)
+    else:
+        finished.edit(f"src/sparsity_cliff/{module}", (old, new))
+    assert finished.planned() == set()
+
+
+def test_a_new_activation_in_the_code_retrains_nothing(finished: Sweep) -> None:
+    finished.edit(
+        "src/sparsity_cliff/activations.py",
+        ('    "relu": relu,', '    "relu": relu,\n    "mish": mish,'),
+        ("def relu() -> nn.Module:", "def mish() -> nn.Module:\n    return nn.Mish()\n\n\ndef relu() -> nn.Module:"),
+    )
+    assert finished.planned() == set()
+
+
+@pytest.mark.parametrize("figure", sorted(FIGURES))
+def test_the_code_of_a_figure_redraws_that_figure(finished: Sweep, figure: str) -> None:
+    path = finished.folder / "src" / "sparsity_cliff" / "figures" / f"{figure}.py"
+    path.write_text(path.read_text() + "\nCHANGED = 1\n")
+    assert finished.planned() == {("draw_figure", figure)}
+
+
+def test_the_common_style_redraws_all_figures_and_nothing_else(finished: Sweep) -> None:
+    path = finished.folder / "src" / "sparsity_cliff" / "figures" / "style.py"
+    path.write_text(path.read_text() + "\nCHANGED = 1\n")
+    assert finished.planned() == {("draw_figure", figure) for figure in FIGURES}
+
+
+def test_the_code_of_the_cliff_runs_its_analysis_and_what_shows_it(finished: Sweep) -> None:
+    path = finished.folder / "src" / "sparsity_cliff" / "cliff.py"
+    path.write_text(path.read_text() + "\nCHANGED = 1\n")
+    planned = finished.planned()
+    assert ("analyze_cliff", "") in planned
+    assert ("draw_figure", "cliff") in planned
+    assert {rule for rule, _ in planned} == {"analyze_cliff", "draw_figure"}
+
+
+def test_settings_of_the_analysis_train_nothing(finished: Sweep) -> None:
+    finished.edit("study.yaml", ("  baseline: relu\n", "  baseline: relu\n  resamples: 200\n"))
+    assert finished.rules() == {"analyze_cliff", "draw_figure"}
+
+
+def test_a_new_block_of_seeds_trains_only_itself(finished: Sweep) -> None:
+    before = runs_of(finished)
+    finished.edit("study.yaml", ("seeds: [0-1]", "seeds: [0-1, 2]"))
+    assert finished.trained() == runs_of(finished) - before == {run.replace("s0-1", "s2") for run in before}
+    assert finished.rules() == {"train"} | DOWNSTREAM
+
+
+def test_a_new_activation_trains_only_its_runs(finished: Sweep) -> None:
+    finished.edit(
+        "study.yaml",
+        ("  gelu: {function: gelu}\n", "  gelu: {function: gelu}\n  silu: {function: silu}\n"),
+        ("activations: [relu, tanh, topk_80]", "activations: [relu, tanh, topk_80, silu]"),
+    )
+    assert finished.trained() == runs_of(finished, "silu")
+    assert len(finished.trained()) == 3
+    assert finished.rules() == {"train"} | DOWNSTREAM
+
+
+def test_removing_an_activation_leaves_no_stale_row(finished: Sweep) -> None:
+    finished.edit("study.yaml", ("activations: [relu, tanh, topk_80]", "activations: [relu, tanh]"))
+    done = finished.snakemake()
+    assert {rule for rule, _ in jobs(done)} == DOWNSTREAM
+    for table in finished.results("tables").glob("*.parquet"):
+        text = pd.read_parquet(table).to_csv()
+        assert "topk_80" not in text, table.name
+    assert "relu" in pd.read_parquet(finished.results("tables", "runs.parquet")).to_csv()
+    assert finished.planned() == set()
+
+
+def test_a_lost_trace_trains_only_that_run(finished: Sweep) -> None:
+    run = sorted(runs_of(finished, "resnet"))[0]
+    finished.results("traces", f"{run}.parquet").unlink()
+    assert finished.trained() == {run}
+
+
+def test_lost_data_is_made_again_and_retrains_nothing(finished: Sweep) -> None:
+    (file,) = (finished.folder / "results" / "data").glob("digits-*.npz")
+    file.unlink()
+    finished.snakemake()
+    assert finished.planned() == set()
+
+
+# --------------------------------------------------------------------------------------- every single key
+
+
+def leaves(value: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if isinstance(value, dict):
+        return [leaf for key in value for leaf in leaves(value[key], (*path, key))]
+    return [path]
+
+
+CHANGED: dict[tuple[str, ...], object] = {  # a valid other value of every key of the smoke study
+    ("study", "name"): "renamed",
+    ("study", "seeds"): ["0-2"],
+    ("data", "mnist1d", "examples"): 500,
+    ("architectures", "mlp", "model", "width"): 17,
+    ("architectures", "mlp", "model", "depth"): 3,
+    ("architectures", "mlp", "optimizer", "function"): "adamw",
+    ("architectures", "mlp", "optimizer", "lr"): 2e-3,
+    ("architectures", "mlp", "steps"): 21,
+    ("architectures", "mlp", "batch_size"): 31,
+    ("architectures", "resnet", "model", "blocks"): [1, 2],
+    ("architectures", "resnet", "model", "width"): 5,
+    ("architectures", "resnet", "optimizer", "lr"): 0.06,
+    ("architectures", "resnet", "optimizer", "momentum"): 0.8,
+    ("architectures", "resnet", "schedule", "function"): "constant",
+    ("architectures", "resnet", "schedule", "warmup"): 3,
+    ("architectures", "resnet", "steps"): 11,
+    ("architectures", "resnet", "batch_size"): 31,
+    ("architectures", "vit", "model", "patch"): 2,
+    ("architectures", "vit", "model", "width"): 18,
+    ("architectures", "vit", "model", "depth"): 2,
+    ("architectures", "vit", "model", "heads"): 4,
+    ("architectures", "vit", "optimizer", "lr"): 6e-3,
+    ("architectures", "vit", "optimizer", "adamw_lr"): 2e-3,
+    ("architectures", "vit", "schedule", "function"): "cosine",
+    ("architectures", "vit", "steps"): 11,
+    ("architectures", "vit", "batch_size"): 31,
+    ("activations", "relu", "function"): "elu",
+    ("activations", "gelu", "function"): "silu",
+    ("activations", "tanh", "function"): "identity",
+    ("activations", "topk_80", "sparsity"): 0.75,
+    ("losses", "cross_entropy", "function"): "mse",
+    ("losses", "mse", "function"): "cross_entropy",
+    ("probes", "every"): 7,
+    ("probes", "measure"): ["weights", "activations"],
+    ("cliff", "baseline"): "tanh",
+    ("cliff", "loss"): "mse",
+    ("drift", "controls"): ["relu"],
+}
+FIXED = {  # keys whose only valid change is another structure: they are changed in the tests above
+    ("data", "mnist1d", "function"),
+    ("data", "digits", "function"),
+    *((("architectures", name, "model", "function")) for name in ("mlp", "resnet", "vit")),
+    *((("architectures", name, "data")) for name in ("mlp", "resnet", "vit")),
+    ("architectures", "resnet", "optimizer", "function"),
+    ("architectures", "vit", "optimizer", "function"),
+    ("activations", "topk_80", "function"),
+    ("grid",),
+}
+
+
+def affected(path: tuple[str, ...], runs: set[str]) -> set[str]:
+    """Independently of the code: the runs that a key concerns, by the words of the contract."""
+    match path:
+        case ("study", *_) | ("probes", *_):
+            return runs
+        case ("data", "mnist1d", *_):
+            return {run for run in runs if run.startswith("mlp.")}
+        case ("architectures", name, *_) | ("activations", name, *_) | ("losses", name, *_):
+            return {run for run in runs if name in run.split(".")}
+        case ("cliff" | "drift", *_):
+            return set()
+    raise AssertionError(path)
+
+
+def test_every_key_of_the_smoke_study_is_tried(finished: Sweep) -> None:
+    assert set(leaves(yaml.safe_load(finished.study))) == set(CHANGED) | FIXED
+
+
+@pytest.mark.parametrize("path", sorted(CHANGED), ids=".".join)
+def test_changing_one_key_retrains_exactly_what_it_concerns(finished: Sweep, path: tuple[str, ...]) -> None:
+    config = yaml.safe_load(finished.study)
+    before = study.load(config).runs
+    section = config
+    for key in path[:-1]:
+        section = section[key]
+    section[path[-1]] = CHANGED[path]
+    if path[-1] == "function":  # other functions have other options
+        for key in set(section) - {"function", "lr"}:
+            del section[key]
+    (finished.folder / "study.yaml").write_text(yaml.safe_dump(config))
+    after = study.load(config).runs
+    changed = {run for run in after if run not in before or before[run].spec != after[run].spec}
+    if path == ("study", "name"):  # another name is another folder of results
+        changed = set(after)
+    assert finished.trained() == changed == affected(path, set(after))

@@ -1,0 +1,252 @@
+"""Whole sweeps with real Snakemake: what they leave, faults, and determinism."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from sweeps import Sweep, jobs
+
+from sparsity_cliff import study, traces
+
+RUN = "mlp.relu.cross_entropy.real.s0-1"
+
+
+def contents(path: Path) -> pd.DataFrame:
+    return traces.read(path)[0].to_pandas()
+
+
+# ------------------------------------------------------------------------------------------ what a sweep leaves
+
+
+def test_a_sweep_leaves_every_trace_table_and_figure(finished: Sweep) -> None:
+    plan = study.load(yaml.safe_load(finished.study))
+    assert {path.stem for path in finished.results("traces").glob("*.parquet")} == set(plan.runs)
+    runs = pd.read_parquet(finished.results("tables", "runs.parquet"))
+    assert set(runs["run"]) == set(plan.runs)
+    assert (runs["status"] == "finished").all()
+    assert len(runs) == 2 * len(plan.runs)
+    for figure in ("drift", "sparsity_over_steps", "sparsity_by_depth", "cliff", "target_sparsity", "weights"):
+        assert finished.results("figures", f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert finished.results("figures", f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+    assert not finished.results("checkpoints").exists()
+    assert not [path for path in finished.folder.rglob(".*.parquet.*")]
+
+
+def test_every_trace_carries_its_provenance(finished: Sweep) -> None:
+    plan = study.load(yaml.safe_load(finished.study))
+    for run in plan.runs.values():
+        _, about = traces.read(finished.results("traces", f"{run.id}.parquet"), run.id, run.spec)
+        assert about["threads"] == 1
+        assert about["status"] == {"0": "finished", "1": "finished"}
+        assert set(about["versions"]) == {"python", "sparsity_cliff", "torch", "numpy", "pyarrow"}
+        assert {"import", "data", "training", "probes", "wall", "cpu"} <= set(about["seconds"])
+        assert all(seconds >= 0 for seconds in about["seconds"].values())
+        assert "sparsity_cliff.train" in about["code"]
+
+
+def test_the_log_of_a_run_tells_of_its_progress(finished: Sweep) -> None:
+    log = finished.results("logs", "train", f"{RUN}.log").read_text()
+    line = rf"{re.escape(RUN)}  100 %  seed 1  step 20/20  loss [\d.]+  \d+ steps/s  remaining 0:00"
+    assert re.search(line, log), log
+    assert "seed 1: finished" in log
+
+
+def test_the_report_holds_every_figure(finished: Sweep) -> None:
+    finished.snakemake("--report", "report.html")
+    html = (finished.folder / "report.html").read_text()
+    for figure in ("drift", "sparsity_over_steps", "sparsity_by_depth", "cliff", "target_sparsity", "weights"):
+        assert f"figures/{figure}.png" in html
+
+
+def test_figures_and_analysis_need_no_torch(finished: Sweep, tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('no torch here')")
+    for part in ("tables", "figures"):
+        for path in finished.results(part).iterdir():
+            path.unlink()
+    site = finished.folder / "src" / "torch"
+    (tmp_path / "torch").rename(site)  # first on the path of every job
+    done = finished.snakemake()
+    assert {rule for rule, _ in jobs(done)} == {
+        "collect", "analyze_cliff", "analyze_drift", "analyze_layers", "draw_figure"
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------ determinism
+
+
+def test_one_job_at_a_time_gives_the_same_traces_bit_for_bit(finished: Sweep, fresh: Sweep) -> None:
+    runs = [RUN, "resnet.relu.cross_entropy.real.s0-1", "vit.topk_80.cross_entropy.real.s0-1"]
+    fresh.snakemake(*(f"results/smoke/traces/{run}.parquet" for run in runs), cores=1)
+    for run in runs:
+        first, second = (contents(sweep.results("traces", f"{run}.parquet")) for sweep in (finished, fresh))
+        pd.testing.assert_frame_equal(first, second, check_exact=True)
+
+
+def test_more_probes_change_no_other_number(finished: Sweep) -> None:
+    before = contents(finished.results("traces", f"{RUN}.parquet"))
+    finished.edit("study.yaml", ("measure: [activations, weights, gradients, histograms]", "measure: [weights]"))
+    finished.snakemake(f"results/smoke/traces/{RUN}.parquet")
+    after = contents(finished.results("traces", f"{RUN}.parquet"))
+    kept = before[before["metric"].isin(after["metric"].unique())]
+    order = ["seed", "step", "metric", "layer", "split"]
+    kept, after = (frame.astype({"metric": str}).sort_values(order, ignore_index=True) for frame in (kept, after))
+    assert 0 < len(after) < len(before)
+    assert (kept["value"].to_numpy() == after["value"].to_numpy()).all()
+
+
+# ------------------------------------------------------------------------------------------ refused traces
+
+
+def test_another_runs_trace_is_refused_by_name(finished: Sweep) -> None:
+    path = finished.results("traces", f"{RUN}.parquet")
+    path.write_bytes(finished.results("traces", "mlp.tanh.cross_entropy.real.s0-1.parquet").read_bytes())
+    output = finished.snakemake(check=False)
+    assert f"error: results/smoke/traces/{RUN}.parquet: this is the trace of mlp.tanh.cross" in output
+
+
+def test_a_truncated_trace_is_refused_by_name(finished: Sweep) -> None:
+    path = finished.results("traces", f"{RUN}.parquet")
+    path.write_bytes(path.read_bytes()[:-100])
+    output = finished.snakemake(check=False)
+    assert f"error: results/smoke/traces/{RUN}.parquet: not a readable trace" in output
+    assert "delete it and run again" in output
+    path.unlink()
+    finished.snakemake()
+    assert finished.planned() == set()
+
+
+def test_a_flipped_bit_is_refused_by_name(finished: Sweep) -> None:
+    path = finished.results("traces", f"{RUN}.parquet")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 4] ^= 1  # in a data page
+    path.write_bytes(data)
+    output = finished.snakemake(check=False)
+    assert f"error: results/smoke/traces/{RUN}.parquet: " in output
+
+
+def test_a_trace_of_another_spec_is_refused_by_name(finished: Sweep) -> None:
+    finished.edit("study.yaml", ("    steps: 20", "    steps: 21"))
+    finished.snakemake("--touch")  # Snakemake now believes that the traces are those of the new study
+    output = finished.snakemake("--forcerun", "collect", check=False)
+    assert "made with another spec (training.steps changed from 20 to 21)" in output
+
+
+# ------------------------------------------------------------------------------------------ faults
+
+
+def test_a_diverged_run_is_a_result(finished: Sweep) -> None:
+    finished.edit("study.yaml", ("lr: 0.05, momentum: 0.9", "lr: 1.0e+30, momentum: 0.9"))
+    finished.snakemake()
+    runs = pd.read_parquet(finished.results("tables", "runs.parquet"))
+    lost = runs[runs["architecture"] == "resnet"]
+    assert (lost["status"] == "diverged").all()
+    assert lost["diverged_step"].between(1, 10).all()
+    points = pd.read_parquet(finished.results("tables", "points.parquet"))
+    assert set(points["architecture"]) == {"mlp", "vit"}
+
+
+def test_one_failing_run_stops_no_other(fresh: Sweep) -> None:
+    fresh.edit("src/sparsity_cliff/activations.py", ("return nn.Tanh()", 'raise RuntimeError("no tanh today")'))
+    output = fresh.snakemake("--keep-going", check=False)
+    log = "results/smoke/logs/train/mlp.tanh.cross_entropy.real.s0-1.log"
+    assert f"error: RuntimeError: no tanh today (log: {log})" in output
+    assert "Traceback" in (fresh.folder / log).read_text()
+    made = {path.stem.split(".")[1] for path in fresh.results("traces").glob("*.parquet")}
+    assert made == {"relu", "topk_80", "gelu"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+def test_an_interrupted_run_resumes_and_ends_bit_for_bit_as_if_never_interrupted(
+    fresh: Sweep, number: signal.Signals
+) -> None:
+    fresh.edit("study.yaml", ("    steps: 20", "    steps: 3000"), ("every: 10", "every: 1000"))
+    trace = fresh.results("traces", f"{RUN}.parquet")
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "study.yaml", str(trace)]
+    command[-1] = str(trace.relative_to(fresh.folder))
+    sweep = subprocess.Popen(command, cwd=fresh.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    log = fresh.results("logs", "train", f"{RUN}.log")
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "steps/s" in log.read_text()):
+        assert time.monotonic() < deadline
+        assert sweep.poll() is None, sweep.communicate()[0]
+        time.sleep(0.05)
+    (trainer,) = (int(pid) for pid in _children(sweep.pid) if "train.py" in _command(pid))
+    os.kill(trainer, number)
+    output, _ = sweep.communicate(timeout=60)
+    assert sweep.returncode != 0, output
+    assert "asked to stop: state saved in" in log.read_text()
+    assert not trace.exists()
+    target = str(trace.relative_to(fresh.folder))
+    fresh.snakemake(target)
+    assert "resuming at seed" in log.read_text()
+    resumed = contents(trace)
+    assert not fresh.results("checkpoints").exists()
+    trace.unlink()
+    fresh.snakemake(target)
+    assert "resuming" not in log.read_text()
+    pd.testing.assert_frame_equal(resumed, contents(trace), check_exact=True)
+
+
+def _children(pid: int) -> list[str]:
+    found = []
+    for task in Path("/proc").glob(f"{pid}/task/*/children"):
+        for child in task.read_text().split():
+            found += [child, *_children(int(child))]
+    return found
+
+
+def _command(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+# ------------------------------------------------------------------------------------------ the command line
+
+
+def test_the_run_table_says_why_each_run_would_train(finished: Sweep) -> None:
+    def table() -> dict[str, str]:
+        command = [sys.executable, "-m", "sparsity_cliff", "runs", "study.yaml"]
+        environment = {**os.environ, "PYTHONPATH": str(finished.folder / "src")}
+        done = subprocess.run(command, cwd=finished.folder, env=environment, capture_output=True, text=True, check=True)
+        lines = [re.split(r" {2,}", line.strip(), maxsplit=4) for line in done.stdout.splitlines()[1:-1]]
+        return {fields[0]: fields[-1] for fields in lines}
+
+    assert set(table().values()) == {"up to date"}
+    finished.edit(
+        "study.yaml",
+        ("sparsity: 0.8", "sparsity: 0.7"),
+        ("  gelu: {function: gelu}\n", "  gelu: {function: gelu}\n  silu: {function: silu}\n"),
+        ("activations: [gelu]", "activations: [gelu, silu]"),
+    )
+    finished.edit("src/sparsity_cliff/models/vit.py", ("x = x + self.attention", "x = 1 * x + self.attention"))
+    finished.results("traces", "mlp.tanh.cross_entropy.real.s0-1.parquet").unlink()
+    torn = finished.results("traces", "resnet.relu.cross_entropy.real.s0-1.parquet")
+    torn.write_bytes(torn.read_bytes()[:50])
+    why = table()
+    assert why["mlp.topk_80.cross_entropy.real.s0-1"] == "spec: activation.sparsity changed from 0.8 to 0.7"
+    assert why["mlp.silu.mse.real.s0-1"] == "new"
+    assert why["vit.relu.cross_entropy.real.s0-1"] == "code of sparsity_cliff.models.vit changed"
+    assert why["mlp.tanh.cross_entropy.real.s0-1"] == "trace missing"
+    assert why["resnet.relu.cross_entropy.real.s0-1"].startswith("trace refused: results/smoke/traces/resnet.relu.")
+    assert why[RUN] == "up to date"
+    torn.unlink()
+    assert finished.trained() == {run for run, reason in table().items() if reason != "up to date"}
+
+
+def test_the_run_table_of_a_bad_study_is_one_line(fresh: Sweep) -> None:
+    (fresh.folder / "study.yaml").write_text("study: [")
+    command = [sys.executable, "-m", "sparsity_cliff", "runs", "study.yaml"]
+    done = subprocess.run(command, cwd=fresh.folder, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: study.yaml: not valid YAML")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,8 @@
+"""Prepare one data set: the arrays of its source, in one .npz file."""
+
+from sparsity_cliff.job import logged
+
+with logged(snakemake.log[0]):
+    from sparsity_cliff.data.prepare import prepare
+
+    prepare(snakemake.params.spec, snakemake.output[0], root="results/data/raw")

@@ -1,0 +1,14 @@
+"""Train one run and write its trace."""
+
+import os
+import time
+
+from sparsity_cliff.job import logged
+
+os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
+started = time.time() - time.process_time()  # of this process
+with logged(snakemake.log[0]):
+    from sparsity_cliff.train import train_run
+
+    run, params, files = snakemake.wildcards.run, snakemake.params, (snakemake.input[0], snakemake.output[0])
+    train_run(run, params.spec, params.code, *files, threads=snakemake.threads, started=started)
