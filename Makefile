@@ -3,7 +3,7 @@ PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v)))
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 STUDY ?= config.yaml
 BIN := .venv/bin
-SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) --workflow-profile workflow/profiles/local --configfile $(STUDY)
+SNAKEMAKE = $(BIN)/snakemake --configfile $(STUDY) --cores $(CORES) --workflow-profile workflow/profiles/local
 
 .PHONY: sweep figures report runs test check lint types format benchmark clean
 .DEFAULT_GOAL := sweep

@@ -35,7 +35,7 @@ class Sweep:
 
     def snakemake(self, *arguments: str, cores: int = 2, check: bool = True) -> str:
         """Run Snakemake; its output. With check, it must succeed."""
-        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--configfile", STUDY, *arguments]
+        command = [sys.executable, "-m", "snakemake", "--configfile", STUDY, "--cores", str(cores), *arguments]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=500)
         output = done.stdout + done.stderr
         assert done.returncode == 0 or not check, output
@@ -58,12 +58,14 @@ class Sweep:
 
 
 def jobs(output: str) -> set[tuple[str, str]]:
-    """(rule, wildcard) of every job announced in Snakemake's output."""
+    """(rule, wildcard) of every job announced in Snakemake's output; (draw, figure) for the rule of a figure."""
     found = set()
     for block in re.split(r"\n(?=\[|(?:local)?rule )", output):
         name = re.search(r"^(?:local)?rule (\w+):$", block, re.M)
         wildcard = re.search(r"^    wildcards: \w+=(\S+)$", block, re.M)
-        if name and name[1] != "all":
+        if name and name[1].startswith("draw_"):
+            found.add(("draw", name[1].removeprefix("draw_")))
+        elif name and name[1] != "all":
             found.add((name[1], wildcard[1] if wildcard else ""))
     return found
 

@@ -10,7 +10,7 @@ from sweeps import Sweep, jobs
 from sparsity_cliff import study
 
 FIGURES = {"drift", "sparsity_over_steps", "sparsity_by_depth", "cliff", "target_sparsity", "weights"}
-DOWNSTREAM = {"collect", "analyze_cliff", "analyze_drift", "analyze_layers", "draw_figure"}
+DOWNSTREAM = {"collect", "analyze_cliff", "analyze_drift", "analyze_layers", "draw"}
 
 
 def runs_of(sweep: Sweep, part: str = "") -> set[str]:
@@ -108,13 +108,13 @@ def test_a_new_activation_in_the_code_retrains_nothing(finished: Sweep) -> None:
 def test_the_code_of_a_figure_redraws_that_figure(finished: Sweep, figure: str) -> None:
     path = finished.folder / "src" / "sparsity_cliff" / "figures" / f"{figure}.py"
     path.write_text(path.read_text() + "\nCHANGED = 1\n")
-    assert finished.planned() == {("draw_figure", figure)}
+    assert finished.planned() == {("draw", figure)}
 
 
 def test_the_common_style_redraws_all_figures_and_nothing_else(finished: Sweep) -> None:
     path = finished.folder / "src" / "sparsity_cliff" / "figures" / "style.py"
     path.write_text(path.read_text() + "\nCHANGED = 1\n")
-    assert finished.planned() == {("draw_figure", figure) for figure in FIGURES}
+    assert finished.planned() == {("draw", figure) for figure in FIGURES}
 
 
 def test_the_code_of_the_cliff_runs_its_analysis_and_what_shows_it(finished: Sweep) -> None:
@@ -122,13 +122,13 @@ def test_the_code_of_the_cliff_runs_its_analysis_and_what_shows_it(finished: Swe
     path.write_text(path.read_text() + "\nCHANGED = 1\n")
     planned = finished.planned()
     assert ("analyze_cliff", "") in planned
-    assert ("draw_figure", "cliff") in planned
-    assert {rule for rule, _ in planned} == {"analyze_cliff", "draw_figure"}
+    assert ("draw", "cliff") in planned
+    assert {rule for rule, _ in planned} == {"analyze_cliff", "draw"}
 
 
 def test_settings_of_the_analysis_train_nothing(finished: Sweep) -> None:
     finished.edit("study.yaml", ("  baseline: relu\n", "  baseline: relu\n  resamples: 200\n"))
-    assert finished.rules() == {"analyze_cliff", "draw_figure"}
+    assert finished.rules() == {"analyze_cliff", "draw"}
 
 
 def test_a_new_block_of_seeds_trains_only_itself(finished: Sweep) -> None:

@@ -50,7 +50,7 @@ def test_ids_and_order_do_not_depend_on_yaml_details() -> None:
 def test_a_spec_names_every_option_with_its_default() -> None:
     spec = json.loads(study.load(smoke()).runs["mlp.topk_80.cross_entropy.real.s0-1"].spec)
     assert spec["activation"] == {
-        "name": "topk_80", "function": "topk", "sparsity": 0.8, "base": "relu", "by": "value"
+        "name": "topk_80", "function": "topk", "sparsity": 0.8, "base": "relu", "by": "value", "over": "features",
     }  # fmt: skip
     assert spec["training"]["optimizer"] == {
         "function": "adam", "lr": 0.001, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0
@@ -148,9 +148,9 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("missing key", "    batch_size: 32\n  resnet", "  resnet", "architectures.mlp.batch_size: missing; architectures.mlp needs model"),
     ("missing function", "{function: gelu}", "{}", "activations.gelu.function: missing"),
     ("empty axis", "activations: [relu, tanh, topk_80]", "activations: []", "grid.0.activations: [] is not valid; valid: a list of at least one name"),
-    ("axis that is no list", "activations: [gelu]", "activations: gelu", 'grid.2.activations: "gelu" is not valid; valid: a list of at least one name'),
-    ("name twice in an axis", "activations: [gelu]", "activations: [gelu, gelu]", "grid.2.activations: [\"gelu\", \"gelu\"] is not valid; valid: a list of at least one name, without repeats"),
-    ("run in two blocks", "activations: [gelu]\n    losses: [mse]", "activations: [relu]\n    losses: [cross_entropy]",
+    ("axis that is no list", "activations: [relu, gelu]", "activations: gelu", 'grid.2.activations: "gelu" is not valid; valid: a list of at least one name'),
+    ("name twice in an axis", "activations: [relu, gelu]", "activations: [gelu, gelu]", "grid.2.activations: [\"gelu\", \"gelu\"] is not valid; valid: a list of at least one name, without repeats"),
+    ("run in two blocks", "activations: [relu, gelu]\n    losses: [mse]", "activations: [relu]\n    losses: [cross_entropy]",
      "grid.2: run mlp.relu.cross_entropy.real.s0-1 is in grid.0 already (seed 0)"),
     ("overlapping seeds", "seeds: [0-1]", "seeds: [0-1, 1-2]", "study.seeds: seed 1 stands in two blocks"),
     ("seeds backwards", "seeds: [0-1]", "seeds: [3-1]", "study.seeds: '3-1' is empty"),
@@ -164,7 +164,10 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("name with a dot", "  gelu: {function", "  gelu.1: {function", "activations: 'gelu.1' is not a valid name; valid: a letter, then letters, digits, _ and -"),
     ("reserved name", "probes:\n", "normalizations: {default: {function: none}}\nprobes:\n", "normalizations.default: this name is kept for"),
     ("key twice", "  every: 10", "  every: 10\n  every: 20", "line 50: key 'every' stands twice"),
-    ("baseline that is not in the grid", "baseline: relu", "baseline: silu", "cliff.baseline: unknown activation of the grid 'silu'"),
+    ("baseline that is not in the grid", "baseline: relu", "baseline: silu", "cliff.baseline: unknown name of the grid 'silu'"),
+    ("control that is not in the grid", "controls: [tanh]", "controls: [tahn]", "drift.controls.0: unknown name of the grid 'tahn' (did you mean tanh?)"),
+    ("architecture without a baseline", "architectures: [mlp, resnet, vit]\n    activations: [relu, tanh, topk_80]", "architectures: [vit]\n    activations: [tanh, topk_80]", "cliff.baseline: relu has no run on real data with architecture vit"),
+    ("too few resamples", "  baseline: relu", "  baseline: relu\n  level: 0.99\n  resamples: 100", "cliff.resamples: 100 are too few for level 0.99; valid: 500 or more"),
     ("unknown metric group", "[activations, weights, gradients, histograms]", "[activation]", "probes.measure.0: \"activation\" is not valid; valid: activations, weights, gradients or histograms"),
     ("unknown device", "  seeds: [0-1]", "  seeds: [0-1]\n  device: tpu", 'study.device: "tpu" is not valid; valid: auto, cpu, cuda or mps'),
     ("importable object that is not there", "{function: gelu}", "{function: 'my_lab.acts:MyAct'}", "activations.gelu.function: no module named my_lab"),
@@ -250,5 +253,5 @@ def test_ids_are_unique_in_a_large_study() -> None:
     config = smoke()
     config["study"]["seeds"] = [f"{3 * i}-{3 * i + 2}" for i in range(100)]
     plan = study.load(config)
-    assert len(plan.runs) == 11 * 100
-    assert len(set(itertools.chain.from_iterable((run.id,) for run in plan.runs.values()))) == 1100
+    assert len(plan.runs) == 12 * 100
+    assert len(set(itertools.chain.from_iterable((run.id,) for run in plan.runs.values()))) == 1200

@@ -75,7 +75,7 @@ def test_figures_and_analysis_need_no_torch(finished: Sweep, tmp_path: Path) -> 
     (tmp_path / "torch").rename(site)  # first on the path of every job
     done = finished.snakemake()
     assert {rule for rule, _ in jobs(done)} == {
-        "collect", "analyze_cliff", "analyze_drift", "analyze_layers", "draw_figure"
+        "collect", "analyze_cliff", "analyze_drift", "analyze_layers", "draw"
     }  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def test_an_interrupted_run_resumes_and_ends_bit_for_bit_as_if_never_interrupted
 ) -> None:
     fresh.edit("study.yaml", ("    steps: 20", "    steps: 3000"), ("every: 10", "every: 1000"))
     trace = fresh.results("traces", f"{RUN}.parquet")
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "study.yaml", str(trace)]
+    command = [sys.executable, "-m", "snakemake", "--configfile", "study.yaml", "--cores", "1", str(trace)]
     command[-1] = str(trace.relative_to(fresh.folder))
     sweep = subprocess.Popen(command, cwd=fresh.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     log = fresh.results("logs", "train", f"{RUN}.log")

@@ -53,47 +53,53 @@ class Squared(nn.Module):
 
 
 class TopK(nn.Module):
-    """Keep the largest (1 - sparsity) share of base(z) per token over its features, set the others to 0.
+    """Keep the largest (1 - sparsity) share of base(z), set the others to 0.
 
-    Of n features, n - round(sparsity·n) are kept, at least one. `by` says what "largest" means: value or magnitude.
-    Of equal values, torch.topk decides which are kept, so exactly that many positions survive; survivors that are
-    themselves 0 (ReLU below its threshold) still count as zeros, so the measured sparsity can exceed the setting.
+    over: "features" ranks each token's (pixel's, position's) features by themselves; "example" ranks all activations of
+    an example together, so that a convolution may keep whole regions. Of n, n - round(sparsity·n) are kept, at least
+    one. by: what "largest" means, the value or the magnitude. Survivors that are 0 themselves (ReLU below its
+    threshold) still count as zeros, so the measured sparsity can exceed the setting.
     """
 
-    def __init__(self, base: nn.Module, sparsity: float, by: str):
+    def __init__(self, base: nn.Module, sparsity: float, by: str, over: str):
         super().__init__()
         self.base = base
         self.sparsity = sparsity
         self.by = by
+        self.over = over
         self.feature_dim = -1
 
     def forward(self, z: Tensor) -> Tensor:
         a: Tensor = self.base(z)
-        features = a.shape[self.feature_dim]
-        kept = max(1, features - round(self.sparsity * features))
-        score = a.abs() if self.by == "magnitude" else a
-        index = score.topk(kept, dim=self.feature_dim, sorted=False).indices
-        return torch.zeros_like(a).scatter(self.feature_dim, index, a.gather(self.feature_dim, index))
+        ranked, dim = (a.flatten(1), 1) if self.over == "example" else (a, self.feature_dim)
+        kept = max(1, ranked.shape[dim] - round(self.sparsity * ranked.shape[dim]))
+        score = ranked.abs() if self.by == "magnitude" else ranked
+        index = score.topk(kept, dim=dim, sorted=False).indices
+        return torch.zeros_like(ranked).scatter(dim, index, ranked.gather(dim, index)).view_as(a)
 
 
 class QuantileReLU(nn.Module):
-    """relu(z - Q_q(z)) per token over its features; unshifted: z where z > Q_q(z), else 0.
+    """relu(z - Q_q(z)); unshifted: z where z > Q_q(z), else 0.
 
-    The measured zeros are q by construction for continuous z, within 1/features. The gradient flows
-    through the quantile of the shifted form as through any order statistic.
+    Q_q is over each token's features or over the whole example, as for Top-K. The measured zeros are q by construction
+    for continuous z, within 1/n. The gradient flows through the quantile of the shifted form as through any order
+    statistic.
     """
 
-    def __init__(self, q: float, shifted: bool):
+    def __init__(self, q: float, shifted: bool, over: str):
         super().__init__()
         self.q = q
         self.shifted = shifted
+        self.over = over
         self.feature_dim = -1
 
     def forward(self, z: Tensor) -> Tensor:
+        ranked, dim = (z.flatten(1), 1) if self.over == "example" else (z, self.feature_dim)
         # torch.quantile takes float32 and float64 only; under autocast z may be bfloat16
-        wide = z if z.dtype in (torch.float32, torch.float64) else z.float()
-        threshold = torch.quantile(wide, self.q, dim=self.feature_dim, keepdim=True).to(z.dtype)
-        return torch.relu(z - threshold) if self.shifted else torch.where(z > threshold, z, 0.0)
+        wide = ranked if z.dtype in (torch.float32, torch.float64) else ranked.float()
+        threshold = torch.quantile(wide, self.q, dim=dim, keepdim=True).to(z.dtype)
+        a = torch.relu(ranked - threshold) if self.shifted else torch.where(ranked > threshold, ranked, 0.0)
+        return a.view_as(z)
 
 
 def relu() -> nn.Module:
@@ -132,12 +138,18 @@ def gelu2(*, clip: Positive | None = None) -> nn.Module:
     return Squared(nn.GELU(), clip)
 
 
-def topk(*, sparsity: Share, base: ActivationName = "relu", by: Literal["value", "magnitude"] = "value") -> nn.Module:
-    return TopK(ACTIVATIONS[base](), sparsity, by)
+def topk(
+    *,
+    sparsity: Share,
+    base: ActivationName = "relu",
+    by: Literal["value", "magnitude"] = "value",
+    over: Literal["features", "example"] = "features",
+) -> nn.Module:
+    return TopK(ACTIVATIONS[base](), sparsity, by, over)
 
 
-def quantile_relu(*, q: Share, shifted: bool = True) -> nn.Module:
-    return QuantileReLU(q, shifted)
+def quantile_relu(*, q: Share, shifted: bool = True, over: Literal["features", "example"] = "features") -> nn.Module:
+    return QuantileReLU(q, shifted, over)
 
 
 ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {

@@ -51,6 +51,7 @@ def points(facts: pd.DataFrame, runs: pd.DataFrame, loss: str, exclude: Sequence
     wide = whole[chosen].pivot_table(
         index=["run", "seed", "architecture", "activation", "normalization"], columns="metric", values="value"
     )
+    wide = wide.reindex(columns=["activation_sparsity", "accuracy", "near_zero_share"])  # also where no seed finished
     table = wide.reset_index().rename(columns={"activation_sparsity": "sparsity"})
     own = table["normalization"] == "default"
     configuration = table["activation"].where(own, table["activation"] + " · " + table["normalization"])
@@ -151,7 +152,7 @@ def histograms(facts: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     rows = good[good["metric"].str.startswith("weight_histogram.")].merge(fed[fed["layer"] != "head.weight"])
     table = rows.groupby([*CELL, "metric", "step"], sort=False).agg(share=("value", "mean"), n=("seed", "nunique"))
     table = table.reset_index()
-    number = table["metric"].str.rpartition(".")[2].astype(int)
+    number = table["metric"].str.rsplit(".").str[-1].astype(int)
     table = table.assign(number=number)[(number > 0) & (number < len(HISTOGRAM_EDGES))]
     edges = np.array(HISTOGRAM_EDGES)
     left, right = edges[table["number"] - 1], edges[table["number"]]

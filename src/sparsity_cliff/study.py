@@ -301,7 +301,7 @@ def load(config: Config) -> Study:
         runs,
         {name: data for name, data in datasets.items() if name in used},
         {"level": 0.95, "resamples": 1000, **config["cliff"]},
-        {"level": 0.95, "resamples": 1000, **config["drift"]},
+        {"level": 0.95, **config["drift"]},
     )
 
 
@@ -383,16 +383,23 @@ def _run(
 
 
 def _analysis(config: Config, runs: dict[str, Run]) -> None:
-    """The names that the analysis asks for must be in the run table."""
-    have = {
-        "activation": {run.activation for run in runs.values()},
-        "loss": {run.loss for run in runs.values()},
-    }
-    asked = [("cliff.baseline", "activation", [config["cliff"]["baseline"]])]
-    asked += [("cliff.loss", "loss", [config["cliff"]["loss"]])]
-    asked += [("cliff.exclude", "activation", config["cliff"].get("exclude", []))]
-    asked += [("drift.controls", "activation", config["drift"]["controls"])]
-    for where, kind, names in asked:
-        for name in names:
-            if name not in have[kind]:
-                raise StudyError(f"{where}: {_unknown(name, sorted(have[kind]), f'{kind} of the grid')}")
+    """What the analysis asks for must be in the run table."""
+    activations, losses = ({getattr(run, kind): None for run in runs.values()} for kind in ("activation", "loss"))
+    cliff, drift = config["cliff"], config["drift"]
+    asked = [("cliff.baseline", cliff["baseline"], activations), ("cliff.loss", cliff["loss"], losses)]
+    asked += [(f"cliff.exclude.{i}", name, activations) for i, name in enumerate(cliff.get("exclude", []))]
+    asked += [(f"drift.controls.{i}", name, activations) for i, name in enumerate(drift["controls"])]
+    for where, name, known in asked:
+        if name not in known:
+            raise StudyError(f"{where}: {_unknown(name, list(known), 'name of the grid')}")
+    level, resamples = cliff.get("level", 0.95), cliff.get("resamples", 1000)
+    if resamples * (1 - level) < 5:  # a bootstrap quantile needs something beyond it
+        raise StudyError(
+            f"cliff.resamples: {resamples} are too few for level {level}; valid: {5 / (1 - level):.0f} or more"
+        )
+    curve = [run for run in runs.values() if run.data == "real" and run.loss == cliff["loss"]]
+    for architecture in {run.architecture: None for run in curve}:
+        if not any(run.architecture == architecture and run.activation == cliff["baseline"] for run in curve):
+            raise StudyError(
+                f"cliff.baseline: {cliff['baseline']} has no run on real data with architecture {architecture}"
+            )

@@ -4,22 +4,28 @@ from sparsity_cliff.figures import FIGURES
 FIGURE_FILES = expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=FIGURES, kind=["pdf", "png"])
 
 
-rule draw_figure:
-    input:
-        lambda wildcards: [f"{RESULTS}/tables/{table}.parquet" for table in FIGURES[wildcards.figure].tables],
-    output:
-        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
-        png=report(
-            f"{RESULTS}/figures/{{figure}}.png",
-            caption="../report/{figure}.rst",
-            category="Figures",
-            labels={"figure": "{figure}"},
-        ),
-    log:
-        f"{RESULTS}/logs/figures/{{figure}}.log",
-    conda:
-        "../../envs/analysis.yaml"
-    params:
-        code=lambda wildcards: code(FIGURES[wildcards.figure].module),
-    script:
-        "../scripts/draw_figure.py"
+# a rule per figure and not a wildcard, because a caption's path takes none
+for figure, entry in FIGURES.items():
+
+    rule:
+        name:
+            f"draw_{figure}"
+        input:
+            [f"{RESULTS}/tables/{table}.parquet" for table in entry.tables],
+        output:
+            f"{RESULTS}/figures/{figure}.pdf",
+            report(
+                f"{RESULTS}/figures/{figure}.png",
+                caption=f"../report/{figure}.rst",
+                category="Figures",
+                labels={"figure": figure.replace("_", " ")},
+            ),
+        log:
+            f"{RESULTS}/logs/figures/{figure}.log",
+        conda:
+            "../../envs/analysis.yaml"
+        params:
+            figure=figure,
+            code=code(entry.module),
+        script:
+            "../scripts/draw_figure.py"

@@ -5,4 +5,4 @@ from sparsity_cliff.job import logged
 with logged(snakemake.log[0]):
     from sparsity_cliff.figures import draw
 
-    draw(snakemake.wildcards.figure, snakemake.input, snakemake.output)
+    draw(snakemake.params.figure, snakemake.input, snakemake.output)

@@ -11,7 +11,7 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 from sparsity_cliff.figures import page
-from sparsity_cliff.figures.style import INK, PALE, SMALL, TEXT, Look, looks, span
+from sparsity_cliff.figures.style import INK, PALE, SMALL, TEXT, Look, looks, seeds, span
 
 CLAIM = 0.70  # where the paper (arXiv 2605.17659, abstract) sees accuracy fall
 COLUMNS = 3
@@ -22,7 +22,7 @@ RED = "#CC3311"
 def draw(points: pd.DataFrame, cliff: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """points: a row per finished seed. cliff: a verdict per architecture, and pooled. curves: what was fitted."""
     if points.empty or cliff.empty:
-        return page.empty("Accuracy and sparsity: no run on real data with the study's loss has finished.")
+        return page.empty("Accuracy and sparsity. No run on real data with the loss of this figure has finished.")
     styles = looks(points["configuration"])
     verdicts = list(cliff.itertuples())
     rows = -(-len(verdicts) // COLUMNS)
@@ -32,10 +32,11 @@ def draw(points: pd.DataFrame, cliff: pd.DataFrame, curves: pd.DataFrame) -> Fig
         row, column = divmod(place, COLUMNS)
         last = place == len(verdicts) - 1  # the pooled panel takes what is left of its row
         axes = figure.add_subplot(grid[row, column:] if last else grid[row, column])
-        of_all = verdict.architecture == "pooled"
-        own = points if of_all else points[points["architecture"] == verdict.architecture]
+        pooled = verdict.value == "relative_accuracy"
+        own = points if pooled else points[points["architecture"] == verdict.architecture]
+        curve = curves[(curves["architecture"] == verdict.architecture) & (curves["value"] == verdict.value)]
         _points(axes, own, str(verdict.value), styles)
-        _fit(axes, verdict, curves[curves["architecture"] == verdict.architecture])
+        _fit(axes, verdict, curve)
         _axes(axes, verdict)
     return page.finish(figure, _handles(styles, cliff), _notes(cliff))
 
@@ -48,8 +49,8 @@ def _points(axes: Axes, points: pd.DataFrame, value: str, styles: dict[str, Look
 
 def _fit(axes: Axes, verdict: Any, curve: pd.DataFrame) -> None:
     axes.fill_between(curve["sparsity"], curve["low"], curve["high"], color=INK, alpha=0.15, linewidth=0)
-    outlined = [Stroke(linewidth=2.4, foreground="white"), Normal()]  # stands out among many points
-    axes.plot(curve["sparsity"], curve["fitted"], color=INK, path_effects=outlined)
+    outlined = [Stroke(linewidth=1.8, foreground="white"), Normal()]  # stands out among many points
+    axes.plot(curve["sparsity"], curve["fitted"], color=INK, linewidth=1, path_effects=outlined)
     axes.axvline(CLAIM, color=PALE, linestyle=":", linewidth=0.9, zorder=0)
     if verdict.verdict == "cliff":
         axes.axvspan(verdict.low, verdict.high, color=RED, alpha=0.12, linewidth=0, zorder=0)
@@ -65,7 +66,7 @@ def _axes(axes: Axes, verdict: Any) -> None:
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}")
     axes.set_xlabel("activation sparsity (%)")
     axes.set_ylabel(f"{verdict.value.replace('_', ' ')} (%)")
-    axes.set_title(verdict.architecture, loc="left", pad=4 + 1.4 * SMALL)
+    axes.set_title(page.folded(verdict.architecture, 1.3), loc="left", pad=4 + 1.4 * SMALL)
     above: Any = {"textcoords": "offset points", "xycoords": "axes fraction", "fontsize": SMALL, "va": "baseline"}
     axes.annotate(words(verdict), (0, 1), (0, 4), ha="left", **above)
     axes.annotate(f"n = {verdict.n_configurations}", (1, 1), (0, 4 + 1.4 * SMALL), ha="right", **above)
@@ -90,7 +91,7 @@ def _handles(styles: dict[str, Look], cliff: pd.DataFrame) -> page.Handles:
 
 
 def _notes(cliff: pd.DataFrame) -> list[str]:
-    notes = [f"One point per seed (n = {span(cliff['n_seeds'])}). n of a panel: configurations."]
+    notes = [f"One point per seed ({seeds(cliff['n_seeds'])}). n of a panel: configurations."]
     if (cliff["model"] != "none").any():
         level = span(100 * cliff["level"])
         notes.append("Curve: fitted to their means over seeds.")

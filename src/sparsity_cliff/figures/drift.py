@@ -13,7 +13,7 @@ from sparsity_cliff.figures.style import labeled
 def draw(drift: pd.DataFrame, contrasts: pd.DataFrame) -> Figure:
     """drift: mean over seeds per cell and step. contrasts: says which activations are the study's controls."""
     if drift.empty:
-        return page.empty("Drift: no run with measured weights has finished.")
+        return page.empty("Drift. No run with measured weights has finished.")
     frame = labeled(drift)
     figure, panels = series.grid(frame, 1.35, sharex=True, sharey=True)
     looks = series.draw(panels, frame, "step")

@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
-from sparsity_cliff.figures.style import COLUMN, INK, PALE, SMALL, TEXT, Look
+from sparsity_cliff.figures.style import COLUMN, INK, NORMAL, PALE, SMALL, TEXT, Look
 
 Handles = dict[str, Artist | tuple[Artist, ...]]  # text -> what stands before it
-LABELED_ROWS = 3  # up to which each row has the name of y
 _EDGE = 0.04  # inches between the page's edge and what is on it
 
 
@@ -37,24 +36,24 @@ def panels(
     One column fits a column of a paper; more take its whole width. The names stand above the columns and right of
     the rows; shared: sharex and sharey of matplotlib's `subplots`.
     """
-    figure = new(height * len(rows) + 0.35, COLUMN if len(columns) == 1 else TEXT)
+    width = COLUMN if len(columns) == 1 else TEXT
+    figure = new(height * len(rows) + 0.35, width)
     grid = figure.subplots(len(rows), len(columns), squeeze=False, **shared)
     for axes, column in zip(grid[0], columns, strict=True):
-        axes.set_title(column)
+        axes.set_title(folded(column, 0.7 * width / len(columns)))
+    beside: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "rotation": 270, "va": "center"}
     for axes, row in zip(grid[:, -1], rows, strict=True):
-        axes.annotate(
-            row, (1, 0.5), (4, 0), xycoords="axes fraction", textcoords="offset points", rotation=270, va="center"
-        )
+        axes.annotate(folded(row, 0.95 * height), (1, 0.5), (4, 0), **beside)
     return figure, {(row, column): grid[i, j] for i, row in enumerate(rows) for j, column in enumerate(columns)}
 
 
-def label(panels: dict[tuple[str, str], Axes], x: str, y: str) -> None:
-    """Name the axes, with units, at the outer panels; say so in a panel that is empty: call it before `guide`.
+def label(panels: dict[tuple[str, str], Axes], x: str, y: str, low: bool = False) -> None:
+    """Name the axes, with units, at the outer panels; say so in a panel that is empty.
 
-    Rows less high than the name of y have it once, in the middle.
+    low: rows are less high than the name of y, which stands once, in the middle.
     """
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
-    named = rows if len(rows) <= LABELED_ROWS else [rows[(len(rows) - 1) // 2]]
+    named = [rows[(len(rows) - 1) // 2]] if low else rows
     for (row, column), axes in panels.items():
         if row == rows[-1]:
             axes.set_xlabel(x)
@@ -64,10 +63,16 @@ def label(panels: dict[tuple[str, str], Axes], x: str, y: str) -> None:
             axes.text(0.5, 0.5, "no finished runs", transform=axes.transAxes, ha="center", va="center", fontsize=SMALL)
 
 
+def folded(text: str, width: float, size: float = NORMAL) -> str:
+    """The text in lines of at most `width` inches, at a guess; a long name is broken anywhere."""
+    return textwrap.fill(text, max(1, int(width * 72 / (0.545 * size))))
+
+
 def empty(text: str) -> Figure:
     """A page that says why there is no figure."""
-    figure = new(0.8, COLUMN)
-    figure.text(0.5, 0.5, textwrap.fill(text, 58), ha="center", va="center", color=INK)
+    text = folded(text, 0.9 * COLUMN)
+    figure = new(0.4 + 0.14 * len(text.splitlines()), COLUMN)
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=INK)
     return figure
 
 
@@ -75,8 +80,9 @@ def finish(figure: Figure, handles: Handles, notes: Iterable[str]) -> Figure:
     """Add the legend and the note below the panels."""
     width, height = figure.get_size_inches()
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    text = textwrap.fill(" ".join(notes), int(width * 72 / (0.545 * SMALL)))
-    note = figure.text(_EDGE / width, 0, text, fontsize=SMALL, color=INK, va="bottom")
+    note = figure.text(
+        _EDGE / width, 0, folded(" ".join(filter(None, notes)), width, SMALL), fontsize=SMALL, color=INK, va="bottom"
+    )
     below = note.get_window_extent(renderer).height / figure.dpi + 2 * _EDGE
     foot = below
     legend = _legend(figure, handles, (width - 2 * _EDGE) * figure.dpi)
@@ -94,11 +100,12 @@ def finish(figure: Figure, handles: Handles, notes: Iterable[str]) -> Figure:
 def _legend(figure: Figure, handles: Handles, width: float) -> Any:
     """The legend in as few lines as fit into `width` pixels, in even columns; None for no handles."""
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    marks: Any = list(handles.values())  # tuples among them, which the stubs of matplotlib do not know
     lines = 0
     while handles:
         lines += 1
         legend = figure.legend(
-            list(handles.values()),  # type: ignore[arg-type] # its stubs do not know of tuples
+            marks,
             list(handles),
             loc="lower center",
             ncols=-(-len(handles) // lines),
@@ -117,10 +124,8 @@ def line_handles(looks: dict[str, Look], suffix: dict[str, str] | None = None) -
         families.setdefault(look.family, []).append(name)
     handles: Handles = {}
     for members in families.values():
-        first, last = looks[members[0]], looks[members[-1]]
-        numbers = [".".join(f"{number:g}" for number in look.number) for look in (first, last)]
-        text = members[0] if len(members) == 1 else f"{first.family} {numbers[0]} … {numbers[1]}"
-        text += (suffix or {}).get(members[0], "")
+        last = " ".join(f"{number:g}" for number in looks[members[-1]].number)
+        text = members[0] + (f" … {last}" if len(members) > 1 else "") + (suffix or {}).get(members[0], "")
         shown = [looks[name] for name in members[:: max(1, -(-len(members) // 4))]]
         marks = [Line2D([], [], **look.line) for look in shown]
         handles[text] = tuple(marks) if len(marks) > 1 else marks[0]
@@ -147,12 +152,13 @@ def step_axis(axes: Axes, last: int) -> None:
 
 def percent_axis(axis: Any, low: float = 0.0, high: float = 1.0) -> None:
     """Shares of 1 as percent, the whole range in view by default."""
-    axis.set_major_locator(ticker.MultipleLocator(0.25))
+    axis.set_major_locator(ticker.MultipleLocator(0.25 if high - low > 0.5 else 0.1))
     axis.set_major_formatter(ticker.PercentFormatter(1, decimals=0, symbol=None))
     margin = 0.03 * (high - low)
     axis.axes.set(**{f"{axis.axis_name}lim": (low - margin, high + margin)})
 
 
 def guide(axes: Axes, value: float, horizontal: bool = True) -> None:
-    """A thin line to compare with, behind the data."""
-    (axes.axhline if horizontal else axes.axvline)(value, color=PALE, linewidth=0.6, zorder=0)
+    """A thin line to compare with, behind the data; none where there is no data."""
+    if axes.has_data():
+        (axes.axhline if horizontal else axes.axvline)(value, color=PALE, linewidth=0.6, zorder=0)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparsity_cliff.figures import page
-from sparsity_cliff.figures.style import INK, Look, labeled, looks, span
+from sparsity_cliff.figures.style import INK, Look, labeled, looks, seeds, span
 
 DASHES: dict[str, Any] = {"real": "-", "random": (0, (2.5, 1.5))}
 FLAT = 0.001  # share of zeros up to which a line would lie on the axis
@@ -34,8 +34,8 @@ def draw(panels: dict[tuple[str, str], Axes], frame: pd.DataFrame, x: str, band:
                     line["mean"],
                     **(look.line if data == "real" else {**look.line, "markerfacecolor": "white"}),
                     linestyle=dashes,
-                    # a few marks per line, each line's at other places
-                    markevery=(0.3 * place / len(styles), 0.3) if band else None,
+                    # one or two marks per line, late, where lines part, and each line's at another place
+                    markevery=(0.4 + 0.3 * place / len(styles), 0.3) if band else None,
                     linewidth=0.7 if look.number else 1.1,
                     zorder=2 if look.number or data == "random" else 3,
                 )
@@ -55,21 +55,22 @@ def data_handles(frame: pd.DataFrame) -> page.Handles:
 
 def interval(frame: pd.DataFrame, shape: str) -> str:
     """What a line and its band or bar are, in words, with n and level from the table."""
-    n = frame["n"]
-    words = f"Mean of n = {span(n)} seed{'s' if n.max() > 1 else ''}"
+    words = f"Mean of {seeds(frame['n'])}"
     if not frame["low"].notna().any():
         return f"{words}: no interval."
     words += f"; {shape}: {span(100 * frame['level'])} % t interval"
-    return f"{words}, none where n = 1." if (n == 1).any() else f"{words}."
+    return f"{words}, none where n = 1." if (frame["n"] == 1).any() else f"{words}."
 
 
-def sparsity(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of activation sparsity worth a line, and a note that names the others.
+def sparsity(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows of activation sparsity that are worth a line, and a note that says what is not drawn.
 
     GELU and its like have hardly an exact zero: many lines on top of each other at 0 %.
     """
     frame = labeled(table[table["metric"] == "activation_sparsity"])
+    if frame.empty:
+        return frame, "No run with measured activations has finished."
     highest = frame.groupby("label")["mean"].max()
-    flat = looks(highest[highest < FLAT].index)
-    note = f"Below {100 * FLAT:g} % throughout, not drawn: {', '.join(flat)}."
-    return frame[~frame["label"].isin(list(flat))], [note] if flat else []
+    flat = page.line_handles(looks(highest[highest < FLAT].index))
+    note = f"Below {100 * FLAT:g} % throughout, not drawn: {', '.join(flat)}." if flat else ""
+    return frame[frame["label"].isin(list(highest[highest >= FLAT].index))], note

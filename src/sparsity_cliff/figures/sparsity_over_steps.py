@@ -10,9 +10,9 @@ from sparsity_cliff.figures.style import PALE
 
 def draw(table: pd.DataFrame) -> Figure:
     """table: mean over seeds per cell, metric and step."""
-    frame, notes = series.sparsity(table)
+    frame, note = series.sparsity(table)
     if frame.empty:
-        return page.empty(" ".join(["Activation sparsity over steps: no finished run has zeros.", *notes]))
+        return page.empty(f"Activation sparsity over steps. {note}")
     figure, panels = series.grid(frame, 1.35, sharex=True, sharey=True)
     looks = series.draw(panels, frame, "step")
     page.label(panels, "training (steps)", "activation sparsity (%)")
@@ -23,4 +23,4 @@ def draw(table: pd.DataFrame) -> Figure:
     handles = {**page.line_handles(looks), **series.data_handles(frame)}
     # what zero-mean Gaussian pre-activations give under ReLU
     handles["50 %, expected of relu at step 0"] = Line2D([], [], color=PALE, linewidth=0.6)
-    return page.finish(figure, handles, [series.interval(frame, "band"), *notes])
+    return page.finish(figure, handles, [series.interval(frame, "band"), note])

@@ -4,7 +4,6 @@ An activation looks the same in every figure, and in every study, because its lo
 Color, marker and, within a family, lightness differ together, so that figures can be read without color.
 """
 
-import math
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -83,23 +82,22 @@ KNOWN = {
     "silu": ("#009E73", "^"),
     "relu2": ("#56B4E9", "D"),
     "gelu2": ("#E69F00", "v"),
+    "tanh": ("#000000", "x"),
+    "identity": ("#808080", "+"),
     "leaky_relu": ("#1F4E79", "<"),
     "elu": ("#6B8E23", ">"),
     "bsilu": ("#66C2A5", "p"),
     "sugar_bsilu": ("#B5446E", "h"),
     "noisy_relu": ("#8C2D04", "d"),
-    "tanh": ("#000000", "x"),
-    "identity": ("#808080", "+"),
     "topk": ("#8856A7", "*"),
     "quantile": ("#A6761D", "P"),
-    "quantile_relu": ("#A6761D", "P"),
+    "quantile_relu": ("#7A6A00", "X"),
 }
-#: Looks of all other names, open markers first: none is also the look of a known one.
+#: Looks of all other names. Their open markers set them apart from the known ones.
 SPARE = [
-    (color, marker, filled)
-    for filled, markers in ((False, "osD^v<>pXPd*"), (True, "X"))
+    (color, marker, False)
     for color in ("#CC3377", "#117733", "#332288", "#994F00", "#44AA99", "#882255", "#666600")
-    for marker in markers
+    for marker in "osD^v<>pXPd*"
 ]
 
 
@@ -197,7 +195,15 @@ def _shade(color: str, depth: float) -> str:
     return to_hex((red, green, blue))
 
 
-def span(values: Iterable[float], form: str = "g") -> str:
-    """ "3", or "2–3" where the values differ."""
-    found = sorted({value for value in values if not math.isnan(value)})
-    return "–".join(f"{value:{form}}" for value in dict.fromkeys([found[0], found[-1]])) if found else "0"
+# ------------------------------------------------------------------------------------------------- words
+
+
+def span(values: Iterable[float]) -> str:
+    """The value, or "2–3" for values from 2 to 3."""
+    values = list(values)
+    return "–".join(dict.fromkeys(f"{end:g}" for end in (min(values), max(values))))
+
+
+def seeds(n: "pd.Series[int]") -> str:
+    """Numbers of seeds in words: "n = 3 seeds"."""
+    return f"n = {span(n)} seed{'s' if n.max() > 1 else ''}"

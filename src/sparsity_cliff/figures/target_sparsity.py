@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparsity_cliff.figures import page
-from sparsity_cliff.figures.style import PALE, looks, span
+from sparsity_cliff.figures.style import PALE, looks, seeds
 
 
 def draw(points: pd.DataFrame) -> Figure:
     """points: a row per finished seed; those without a setting are left out."""
     controls = points[points["target_sparsity"].notna()]
     if controls.empty:
-        return page.empty("Nominal and measured sparsity: no run with a sparsity control has finished.")
+        return page.empty("Target and measured sparsity. No run with a sparsity control has finished.")
     # open marks, for families with the same targets lie on top of each other
     styles = {name: replace(look, filled=False) for name, look in looks(controls["configuration"]).items()}
     families = list(dict.fromkeys(look.family for look in styles.values()))
@@ -31,10 +31,10 @@ def draw(points: pd.DataFrame) -> Figure:
     page.label(panels, "target sparsity (%)", "measured sparsity (%)")
     handles = page.point_handles(styles)
     handles["measured = target"] = Line2D([], [], color=PALE, linewidth=0.6)
-    seeds = controls.groupby(["architecture", "configuration"])["seed"].nunique()
-    return page.finish(figure, handles, [f"One point per seed (n = {span(seeds)}), so no interval."])
+    n = controls.groupby(["architecture", "configuration"])["seed"].nunique()
+    return page.finish(figure, handles, [f"One point per seed ({seeds(n)}), so no interval."])
 
 
 def _low(controls: pd.DataFrame) -> float:
     """A round number below all points."""
-    return math.floor(10 * min(controls["target_sparsity"].min(), controls["sparsity"].min())) / 10
+    return math.floor(10 * float(controls[["target_sparsity", "sparsity"]].to_numpy().min())) / 10

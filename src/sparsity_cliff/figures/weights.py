@@ -8,7 +8,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
 from sparsity_cliff.figures import page
-from sparsity_cliff.figures.style import INK, PALE, Look, labeled, looks, span
+from sparsity_cliff.figures.style import INK, PALE, Look, labeled, looks, seeds
 
 ROWS = 8  # what fits a page
 REACH = 6  # initial standard deviations either side of 0
@@ -20,21 +20,21 @@ def draw(table: pd.DataFrame) -> Figure:
     """table: mean density over seeds and hidden matrices, per cell, moment (start or end) and bin."""
     frame = labeled(table[table["data"] == "real"])
     if frame.empty:
-        return page.empty("Weights: no run on real data with measured histograms has finished.")
+        return page.empty("Weights. No run on real data with measured histograms has finished.")
     styles = looks(frame["label"])
     shown = _selected(styles)
     losses = dict(zip(frame["loss"].unique(), DASHES * len(frame), strict=False))
-    figure, panels = page.panels(shown, list(frame["architecture"].unique()), 0.62, sharex=True, sharey=True)
+    figure, panels = page.panels(shown, list(frame["architecture"].unique()), 0.66, sharex=True, sharey=True)
     for (name, architecture), axes in panels.items():
         cell = frame[(frame["label"] == name) & (frame["architecture"] == architecture)]
         _panel(axes, cell, styles[name], losses)
-    page.label(panels, "weight (σ₀)", "density (1/σ₀)")
+    page.label(panels, "weight (σ₀)", "density (1/σ₀)", low=True)
     for axes in panels.values():
         page.guide(axes, 0, horizontal=False)
     handles: page.Handles = {"start": Patch(color=PALE, alpha=0.5, linewidth=0)}
     handles |= {f"end, {loss}": Line2D([], [], color=INK, linestyle=dashes) for loss, dashes in losses.items()}
-    notes = [f"Mean of n = {span(frame['n'])} seeds and the hidden matrices that an activation feeds; no interval."]
-    others = [name for name in styles if name not in shown]
+    notes = [f"Mean of {seeds(frame['n'])} and the hidden matrices that an activation feeds; no interval."]
+    others = page.line_handles({name: look for name, look in styles.items() if name not in shown})
     return page.finish(figure, handles, [*notes, *([f"Not drawn: {', '.join(others)}."] if others else [])])
 
 
