@@ -20,5 +20,6 @@ include: "workflow/rules/figures.smk"
 rule all:
     default_target: True
     input:
+        TRACES.values(),
         TABLES,
         FIGURE_FILES,

@@ -171,7 +171,7 @@ def test_the_smallest_study_that_is_enough() -> None:
 
 
 def test_coverage_and_false_cliffs() -> None:
-    """Uneven noise, a configuration effect, 12 and 20 configurations; benchmarks/cliff_coverage.py is the full study."""
+    """Uneven noise and a configuration effect; 12 and 20 configurations; benchmarks/cliff_coverage.py is the study."""
     count, covered, false = 80, 0, 0
     for i in range(count):
         rng = np.random.default_rng(i)

@@ -14,7 +14,7 @@ rule analyze_cliff:
     conda:
         "../../envs/analysis.yaml"
     params:
-        settings=STUDY.cliff,
+        settings=study.canonical(STUDY.cliff),
         code=code("cliff") + code("analysis"),
     script:
         "../scripts/analyze_cliff.py"
@@ -31,7 +31,7 @@ rule analyze_drift:
     conda:
         "../../envs/analysis.yaml"
     params:
-        settings=STUDY.drift,
+        settings=study.canonical(STUDY.drift),
         code=code("analysis"),
     script:
         "../scripts/analyze_drift.py"

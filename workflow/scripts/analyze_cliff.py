@@ -3,12 +3,14 @@
 from sparsity_cliff.job import logged
 
 with logged(snakemake.log[0]):
+    import json
+
     import pandas as pd
 
     from sparsity_cliff import analysis, cliff
 
     facts, runs = pd.read_parquet(snakemake.input.facts), pd.read_parquet(snakemake.input.runs)
-    settings = dict(snakemake.params.settings)
+    settings = json.loads(snakemake.params.settings)
     points = analysis.points(facts, runs, settings.pop("loss"), settings.pop("exclude", []))
     verdicts, curves = cliff.cliffs(points, seed=0, **settings)
     points = cliff.relative_accuracy(points, settings["baseline"])
