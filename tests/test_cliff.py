@@ -177,7 +177,7 @@ def test_coverage_and_false_cliffs() -> None:
         rng = np.random.default_rng(i)
         at = rng.uniform(0.45, 0.7)
         x = np.linspace(0, 0.98, 12 if i % 2 else 20)
-        points = runs(hinge(at), x, noise=0.004, configuration=0.004, rng=i)
+        points = runs(hinge(at), x, noise=0.015, configuration=0.015, rng=i)
         points["accuracy"] += 0.03 * np.maximum(points["sparsity"] - 0.5, 0) * rng.standard_normal(len(points))
         found = fast(points)
         covered += found.low <= at <= found.high
