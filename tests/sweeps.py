@@ -33,9 +33,12 @@ class Sweep:
             text = text.replace(old, new)
         (self.folder / path).write_text(text)
 
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "snakemake", "--configfile", STUDY, *arguments]
+
     def snakemake(self, *arguments: str, cores: int = 2, check: bool = True) -> str:
         """Run Snakemake; its output. With check, it must succeed."""
-        command = [sys.executable, "-m", "snakemake", "--configfile", STUDY, "--cores", str(cores), *arguments]
+        command = self.command("--cores", str(cores), *arguments)
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=500)
         output = done.stdout + done.stderr
         assert done.returncode == 0 or not check, output

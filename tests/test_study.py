@@ -168,6 +168,7 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("control that is not in the grid", "controls: [tanh]", "controls: [tahn]", "drift.controls.0: unknown name of the grid 'tahn' (did you mean tanh?)"),
     ("architecture without a baseline", "architectures: [mlp, resnet, vit]\n    activations: [relu, tanh, topk_80]", "architectures: [vit]\n    activations: [tanh, topk_80]", "cliff.baseline: relu has no run on real data with architecture vit"),
     ("too few resamples", "  baseline: relu", "  baseline: relu\n  level: 0.99\n  resamples: 100", "cliff.resamples: 100 are too few for level 0.99; valid: 500 or more"),
+    ("probes that the analysis lacks", "[activations, weights, gradients, histograms]", "[weights]", "probes.measure: activations missing; the cliff and the drift need activations and weights"),
     ("unknown metric group", "[activations, weights, gradients, histograms]", "[activation]", "probes.measure.0: \"activation\" is not valid; valid: activations, weights, gradients or histograms"),
     ("unknown device", "  seeds: [0-1]", "  seeds: [0-1]\n  device: tpu", 'study.device: "tpu" is not valid; valid: auto, cpu, cuda or mps'),
     ("importable object that is not there", "{function: gelu}", "{function: 'my_lab.acts:MyAct'}", "activations.gelu.function: no module named my_lab"),

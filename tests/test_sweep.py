@@ -65,6 +65,16 @@ def test_the_report_holds_every_figure(finished: Sweep) -> None:
         assert f"figures/{figure}.png" in html
 
 
+def test_a_terminal_gets_a_live_progress_bar(finished: Sweep) -> None:
+    for path in finished.results("figures").glob("drift.*"):
+        path.unlink()
+    program = f"import pty, sys; sys.exit(pty.spawn({[*finished.command('--logger', 'rich', '--cores', '1')]!r}) >> 8)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=finished.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Workflow Progress" in done.stdout
+    assert re.search(r"draw drift +\S+ +100%|100%", done.stdout)
+
+
 def test_figures_and_analysis_need_no_torch(finished: Sweep, tmp_path: Path) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('no torch here')")
@@ -92,7 +102,7 @@ def test_one_job_at_a_time_gives_the_same_traces_bit_for_bit(finished: Sweep, fr
 
 def test_more_probes_change_no_other_number(finished: Sweep) -> None:
     before = contents(finished.results("traces", f"{RUN}.parquet"))
-    finished.edit("study.yaml", ("measure: [activations, weights, gradients, histograms]", "measure: [weights]"))
+    finished.edit("study.yaml", ("measure: [activations, weights, gradients, histograms]", "measure: [activations, weights]"))
     finished.snakemake(f"results/smoke/traces/{RUN}.parquet")
     after = contents(finished.results("traces", f"{RUN}.parquet"))
     kept = before[before["metric"].isin(after["metric"].unique())]
@@ -169,8 +179,7 @@ def test_an_interrupted_run_resumes_and_ends_bit_for_bit_as_if_never_interrupted
 ) -> None:
     fresh.edit("study.yaml", ("    steps: 20", "    steps: 3000"), ("every: 10", "every: 1000"))
     trace = fresh.results("traces", f"{RUN}.parquet")
-    command = [sys.executable, "-m", "snakemake", "--configfile", "study.yaml", "--cores", "1", str(trace)]
-    command[-1] = str(trace.relative_to(fresh.folder))
+    command = fresh.command("--cores", "1", str(trace.relative_to(fresh.folder)))
     sweep = subprocess.Popen(command, cwd=fresh.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     log = fresh.results("logs", "train", f"{RUN}.log")
     deadline = time.monotonic() + 120

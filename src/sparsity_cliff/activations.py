@@ -95,9 +95,12 @@ class QuantileReLU(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         ranked, dim = (z.flatten(1), 1) if self.over == "example" else (z, self.feature_dim)
-        # torch.quantile takes float32 and float64 only; under autocast z may be bfloat16
-        wide = ranked if z.dtype in (torch.float32, torch.float64) else ranked.float()
-        threshold = torch.quantile(wide, self.q, dim=dim, keepdim=True).to(z.dtype)
+        # not torch.quantile: it refuses bfloat16, and before torch 2.15 more than 2^24 elements
+        place = self.q * (ranked.shape[dim] - 1)  # of the quantile, in ascending order
+        above = ranked.shape[dim] - int(place)
+        largest = ranked.topk(above, dim=dim).values
+        low, high = (largest.narrow(dim, i, 1) for i in (above - 1, max(above - 2, 0)))
+        threshold = torch.lerp(low, high, place - int(place))
         a = torch.relu(ranked - threshold) if self.shifted else torch.where(ranked > threshold, ranked, 0.0)
         return a.view_as(z)
 

@@ -55,19 +55,10 @@ def points(facts: pd.DataFrame, runs: pd.DataFrame, loss: str, exclude: Sequence
     table = wide.reset_index().rename(columns={"activation_sparsity": "sparsity"})
     own = table["normalization"] == "default"
     configuration = table["activation"].where(own, table["activation"] + " · " + table["normalization"])
-    table = table.assign(configuration=configuration).merge(
-        runs[["run", "seed", "target_sparsity"]], on=["run", "seed"]
-    )
-    columns = [
-        "architecture",
-        "configuration",
-        "seed",
-        "sparsity",
-        "accuracy",
-        "near_zero_share",
-        "target_sparsity",
-    ]
-    return table[[*columns, "run"]].sort_values(["architecture", "configuration", "seed"], ignore_index=True)
+    # the order of the study, not of the alphabet
+    table = runs[["run", "seed", "target_sparsity"]].merge(table.assign(configuration=configuration), on=["run", "seed"])
+    columns = ["sparsity", "accuracy", "near_zero_share", "target_sparsity", "run"]
+    return table[["architecture", "configuration", "seed", *columns]]
 
 
 # ------------------------------------------------------------------------------------------------- drift

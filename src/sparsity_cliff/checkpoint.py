@@ -50,7 +50,10 @@ def save(path: Path, identity: str, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, identity: str) -> dict[str, Any] | None:
-    """The state saved at `path`, or None where there is none. CheckpointError where it is torn or another run's."""
+    """The state saved at `path`, or None where there is none.
+
+    CheckpointError where it is torn, no checkpoint or another run's.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -58,7 +61,12 @@ def load(path: Path, identity: str) -> dict[str, Any] | None:
     digest, body = content[:32], content[32:]
     if hashlib.sha256(body).digest() != digest:
         raise CheckpointError(f"{path}: torn checkpoint (checksum does not match)")
-    saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    try:
+        saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, depending on what the file holds instead
+        raise CheckpointError(f"{path}: not a checkpoint ({type(error).__name__} in torch.load)") from error
+    if not isinstance(saved, dict) or saved.keys() != {"identity", "state"}:
+        raise CheckpointError(f"{path}: not a checkpoint (identity or state missing)")
     if saved["identity"] != identity:
         raise CheckpointError(f"{path}: foreign checkpoint (made by another spec or other code)")
     state: dict[str, Any] = saved["state"]

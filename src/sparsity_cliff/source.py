@@ -47,7 +47,7 @@ def tree_of(module: str) -> ast.Module:
     """The syntax tree of a module without its docstrings."""
     path = path_of(module)
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(path.read_bytes())
     except SyntaxError as error:
         raise SourceError(f"{path}, line {error.lineno}: {error.msg}") from error
     for node in ast.walk(tree):
@@ -154,7 +154,7 @@ def options(kind: str, function: str) -> dict[str, Option]:
         raise SourceError(f"module {module} has no function or class {attribute}")
     table = {}
     for argument, default in zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True):
-        annotation = ast.unparse(argument.annotation) if argument.annotation else "missing annotation"
+        annotation = ast.unparse(argument.annotation) if argument.annotation else "missing"
         value = None if default is None else ast.literal_eval(default)
         table[argument.arg] = Option(argument.arg, annotation, default is None, value)
     return table
@@ -184,13 +184,13 @@ def _convert(annotation: ast.expr, value: Any) -> Any:
         return [_convert(annotation.slice, item) for item in value]
     name = ast.unparse(annotation)
     if name == "ActivationName":
-        if value not in entries("activation"):
+        if not isinstance(value, str) or value not in entries("activation"):
             raise ValueError(f"valid: {', '.join(entries('activation'))}")
         return value
     if name not in KINDS:
         raise ValueError(f"the option's annotation {name!r} is not one that a study can check: {', '.join(KINDS)}")
     kind, valid, words = KINDS[name]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     fits = isinstance(value, kind) if kind in (bool, str) else number and (kind is float or value == int(value))
     if not fits or not valid(value):
         raise ValueError(f"valid: {words}")
@@ -292,5 +292,7 @@ def code(root: str, selected: frozenset[tuple[str, str]] = frozenset()) -> dict[
         used[REGISTRIES[kind][0]].add(function)
     for module in modules:
         for home, name in _imported(module):
-            used.setdefault(home, set()).update([name] if name else [])
+            # of a module imported as a whole, any name may be used
+            names = {n for s in tree_of(home).body for n in _bound(s)} if name in (None, "*") else {str(name)}
+            used.setdefault(home, set()).update(names)
     return {module: module_digest(module, frozenset(used.get(module, ()))) for module in sorted(modules)}

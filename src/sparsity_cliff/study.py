@@ -392,6 +392,9 @@ def _analysis(config: Config, runs: dict[str, Run]) -> None:
     for where, name, known in asked:
         if name not in known:
             raise StudyError(f"{where}: {_unknown(name, list(known), 'name of the grid')}")
+    for group in ("activations", "weights"):
+        if group not in config["probes"]["measure"]:
+            raise StudyError(f"probes.measure: {group} missing; the cliff and the drift need activations and weights")
     level, resamples = cliff.get("level", 0.95), cliff.get("resamples", 1000)
     if resamples * (1 - level) < 5:  # a bootstrap quantile needs something beyond it
         raise StudyError(

@@ -110,6 +110,7 @@ def read(path: str | Path, run: str | None = None, spec: str | None = None) -> t
     try:
         # a file in memory, so that a torn one is an error here and not a crash of a memory map later
         table = pq.read_table(pa.BufferReader(Path(path).read_bytes()), page_checksum_verification=True)
+        table.validate(full=True)  # page headers have no checksum: codes may point outside their dictionary
         payload = json.loads(table.schema.metadata[_KEY])
         text = payload["about"]
         about = json.loads(text)

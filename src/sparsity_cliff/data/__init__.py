@@ -48,9 +48,9 @@ def load(path: str | Path) -> Dataset:
     """Read a file of the data stage. DataError where it is missing, torn or not such a file."""
     keys = ("x_train", "y_train", "x_test", "y_test")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            x_train, y_train, x_test, y_test = (torch.from_numpy(file[key]) for key in keys)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            x_train, y_train, x_test, y_test = (torch.from_numpy(arrays[key]) for key in keys)
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable data file ({error}); delete it and run again") from error
     return Dataset(x_train, y_train, x_test, y_test, classes=int(max(y_train.max(), y_test.max())) + 1)
 

@@ -1,0 +1,122 @@
+"""Small runs for the tests: every entry of the registries with the smallest valid options, tiny data, one spec."""
+
+import importlib
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sparsity_cliff import registry, source
+from sparsity_cliff.data import Dataset
+from sparsity_cliff.train import Job, build, train_run, train_seed
+
+SHAPES = {"signal": (40,), "image": (1, 8, 8)}  # of one example, per kind of data
+CLASSES = 3
+
+#: Value of an option that has no default, per annotation.
+SAMPLES = {"Count": 2, "Size": 1, "Share": 0.5, "Positive": 0.01, "Momentum": 0.5, "NonNegative": 0.1}
+
+#: Options that make an architecture small and still use every part of it.
+SMALL: dict[str, dict[str, Any]] = {
+    "mlp": {"width": 12, "depth": 3},
+    "cnn": {"channels": 6},
+    "resnet": {"blocks": [1, 1], "width": 4},
+    "vit": {"patch": 4, "width": 8, "depth": 2, "heads": 2},
+}
+
+
+def entry(kind: str, function: str, **options: Any) -> dict[str, Any]:
+    """A spec's entry for `function`, required options filled in."""
+    required = {o.name: SAMPLES[o.annotation] for o in source.options(kind, function).values() if o.required}
+    return {"name": function, "function": function, **required, **options}
+
+
+def names(kind: str) -> list[str]:
+    return list(source.entries(kind))
+
+
+def constant(model: str, name: str) -> Any:
+    """A constant of a model's file, such as ACCEPTS."""
+    module, _ = source.locate("model", model)
+    return getattr(importlib.import_module(module), name, ())
+
+
+def dataset(kind: str = "signal", train: int = 60, test: int = 30, seed: int = 0) -> Dataset:
+    """Gaussian inputs whose label is the largest of their first entries, so that there is something to learn."""
+    g = torch.Generator().manual_seed(seed)
+    x_train, x_test = (torch.randn(n, *SHAPES[kind], generator=g) for n in (train, test))
+    y_train, y_test = (x.flatten(1)[:, :CLASSES].argmax(dim=1) for x in (x_train, x_test))
+    return Dataset(x_train, y_train, x_test, y_test, CLASSES)
+
+
+def data_of(model: str) -> Dataset:
+    """Data of the first kind that the architecture accepts."""
+    return dataset(constant(model, "ACCEPTS")[0])
+
+
+def make_spec(model: str = "mlp", /, **parts: Any) -> dict[str, Any]:
+    """A run's spec. A part replaces the default; `steps`, `every`, `measure`, `optimizer` … are found by name."""
+    training = {"steps": 12, "batch_size": 16, "precision": "float32"}
+    training |= {"optimizer": entry("optimizer", "sgd", lr=0.1), "schedule": entry("schedule", "constant")}
+    probes = {"every": 4, "measure": ["activations", "weights", "gradients", "histograms"]}
+    spec = {
+        "architecture": {"name": model},
+        "model": {"function": model, **SMALL.get(model, {})},
+        "activation": entry("activation", "relu"),
+        "normalization": {"name": "default", "function": None},
+        "loss": entry("loss", "cross_entropy"),
+        "data": {"name": "small", "function": "small", "axis": "real"},
+        "device": "cpu",
+        "training": {key: parts.pop(key, value) for key, value in training.items()},
+        "probes": {key: parts.pop(key, value) for key, value in probes.items()},
+        "seeds": [0],
+    }
+    unknown = parts.keys() - spec.keys()
+    assert not unknown, unknown
+    return spec | parts
+
+
+def make_model(model: str = "mlp", /, *, seed: int = 0, **parts: Any) -> nn.Module:
+    return build(make_spec(model, **parts), data_of(model), seed)
+
+
+def valid_pairs() -> list[tuple[str, str]]:
+    """Every architecture with every optimizer that can train it."""
+    pairs = product(names("model"), names("optimizer"))
+    return [(m, o) for m, o in pairs if f"optimizer != {o!r}" not in constant(m, "REQUIRES")]
+
+
+def train(spec: dict[str, Any], data: Dataset | None = None, position: int = 0, log: Any = lambda line: None) -> Any:
+    """{facts, status} of one seed, without checkpoints."""
+    data = data if data is not None else data_of(spec["model"]["function"])
+    job = Job(Path("never saved"), "", log=log, save_every=float("inf"))
+    return train_seed(spec, position, data, torch.device("cpu"), job, None)
+
+
+def run(folder: Path, spec: dict[str, Any], data: Dataset | None = None, run: str = "small") -> Path:
+    """A run as the workflow starts it, in `folder`; the path of its trace."""
+    data = data if data is not None else data_of(spec["model"]["function"])
+    arrays = {key: getattr(data, key).numpy() for key in ("x_train", "y_train", "x_test", "y_test")}
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "data.npz", **arrays)
+    output = folder / "traces" / f"{run}.parquet"
+    train_run(run, json.dumps(spec, sort_keys=True), '{"module":"digest"}', folder / "data.npz", output)
+    return output
+
+
+def value(facts: list[Any], metric: str, layer: str | None = None, step: int | None = None) -> float:
+    """The one value of a metric, at a step or the last one."""
+    found = [f for f in facts if f[5] == metric and f[3] == layer]
+    step = max(f[1] for f in found) if step is None else step
+    (result,) = (f[6] for f in found if f[1] == step)
+    return float(result)
+
+
+def make(kind: str, function: str, *arguments: Any, **options: Any) -> Any:
+    """The object itself: an entry of a registry, called with required options filled in."""
+    filled = {k: v for k, v in entry(kind, function, **options).items() if k not in ("name", "function")}
+    return registry.load(kind, function)(*arguments, **filled)

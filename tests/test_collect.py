@@ -1,0 +1,111 @@
+"""Collecting: many traces become two tables, and none but the study's own traces gets in."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from sparsity_cliff import traces
+from sparsity_cliff.collect import collect
+from sparsity_cliff.traces import Fact, TraceError
+
+Rows = Callable[[int], Iterable[Fact]]
+
+
+class Traces:
+    """Traces of an invented study in a folder, and the tables collected from them."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.files: dict[str, Path] = {}
+        self.specs: dict[str, str] = {}
+
+    def add(
+        self, rows: Rows, seeds: Iterable[int] = (0, 1, 2), diverged: dict[int, int] | None = None, **spec: Any
+    ) -> str:
+        """Write a run's trace; its id. rows: seed -> facts. diverged: seed -> step. spec: names, or entries."""
+        names = {"architecture": "mlp", "activation": "relu", "normalization": "default", "loss": "cross_entropy"}
+        entries = {key: {"name": name} for key, name in names.items()}
+        axis = spec.pop("data", "real")
+        entries |= {key: value if isinstance(value, dict) else {"name": value} for key, value in spec.items()}
+        labels = {key: entry["name"] for key, entry in entries.items()} | {"data": axis}
+        seeds = list(seeds)
+        labels["run"] = ".".join([*labels.values(), "s" + "-".join(map(str, seeds))])
+        text = json.dumps(
+            {**entries, "data": {"name": "digits", "axis": axis}, "training": {"steps": 4}, "seeds": seeds}
+        )
+        status = {str(s): f"diverged at step {diverged[s]}" if s in (diverged or {}) else "finished" for s in seeds}  # type: ignore[index]
+        about = {"run": labels["run"], "spec": text, "status": status, "device": "cpu", "threads": 1}
+        about |= {"versions": {"torch": "2.15.0"}, "seconds": {"wall": 2.0, "probes": 0.5}}
+        path = self.folder / f"{labels['run']}.parquet"
+        traces.write(path, labels, [fact for seed in seeds for fact in rows(seed)], about)
+        self.files[labels["run"]], self.specs[labels["run"]] = path, text
+        return labels["run"]
+
+    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The tables `facts` and `runs`, as the analysis reads them."""
+        facts, runs = self.folder / "facts.parquet", self.folder / "runs.parquet"
+        collect(self.files, self.specs, facts, runs)
+        return pd.read_parquet(facts), pd.read_parquet(runs)
+
+
+def rows(seed: int) -> list[Fact]:
+    return [
+        Fact(seed, 0, "test", None, None, "loss", 2.0 + seed),
+        Fact(seed, 4, None, "stem.weight", 0, "drift_z", -1.0),
+    ]
+
+
+def test_facts_are_all_rows_of_all_traces(tmp_path: Path) -> None:
+    study = Traces(tmp_path)
+    names = [study.add(rows, activation=name) for name in ("relu", "gelu")]
+    facts, _ = study.tables()
+    assert facts.columns.tolist() == traces.SCHEMA.names
+    assert facts["run"].tolist() == [name for name in names for _ in range(6)]
+    assert facts["value"].tolist() == [2.0, -1.0, 3.0, -1.0, 4.0, -1.0] * 2
+    assert facts["layer"].isna().tolist() == [True, False] * 6
+
+
+def test_runs_have_a_row_per_seed(tmp_path: Path) -> None:
+    study = Traces(tmp_path)
+    study.add(rows, seeds=[3, 4], diverged={4: 2}, loss="mse", data="random")
+    study.add(rows, seeds=[0], activation={"name": "topk_80", "sparsity": 0.8})
+    study.add(rows, seeds=[0], activation={"name": "q70", "q": 0.7})
+    _, runs = study.tables()
+    assert runs["seed"].tolist() == [3, 4, 0, 0]
+    assert runs["status"].tolist() == ["finished", "diverged", "finished", "finished"]
+    assert runs["diverged_step"].fillna(-1).tolist() == [-1, 2, -1, -1]
+    assert runs["target_sparsity"].fillna(-1).tolist() == [-1, -1, 0.8, 0.7]
+    assert runs.loc[0, ["data", "dataset", "loss", "steps"]].tolist() == ["random", "digits", "mse", 4]
+    assert runs.loc[0, ["device", "threads", "torch", "wall_seconds", "probes_seconds"]].tolist() == [
+        "cpu", 1, "2.15.0", 2.0, 0.5
+    ]  # fmt: skip
+
+
+def test_a_trace_of_another_spec_is_refused_by_name(tmp_path: Path) -> None:
+    study = Traces(tmp_path)
+    run = study.add(rows)
+    study.specs[run] = study.specs[run].replace('"steps": 4', '"steps": 5')
+    with pytest.raises(TraceError) as caught:
+        study.tables()
+    assert str(study.files[run]) in str(caught.value)
+    assert "training.steps changed from 4 to 5" in str(caught.value)
+
+
+def test_a_trace_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
+    study = Traces(tmp_path)
+    one, two = (study.add(rows, activation=name) for name in ("relu", "gelu"))
+    study.files[one] = study.files[two]
+    with pytest.raises(TraceError, match=f"this is the trace of {two}, not of {one}"):
+        study.tables()
+
+
+def test_a_missing_trace_is_refused_by_name(tmp_path: Path) -> None:
+    study = Traces(tmp_path)
+    study.files[study.add(rows)].unlink()
+    with pytest.raises(TraceError, match="trace missing"):
+        study.tables()
+    assert not (tmp_path / "runs.parquet").exists()

@@ -1,0 +1,132 @@
+"""Optimizers: each steps as torch's own, and together they hold every parameter once."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sparsity_cliff import registry, source
+from sparsity_cliff.activations import Site
+from sparsity_cliff.models import MODELS
+from sparsity_cliff.optimizers import OPTIMIZERS, Optimizers, adam, adamw, muon, sgd
+
+RATES = {"lr": 0.1, "adamw_lr": 0.01}
+
+
+def required(name: str) -> dict[str, float]:
+    return {option.name: RATES[option.name] for option in source.options("optimizer", name).values() if option.required}
+
+
+def built(name: str) -> nn.Module:
+    module = source.locate("model", name)[0]
+    shape = (40,) if "signal" in source.constant(module, "ACCEPTS") else (3, 32, 32)
+    model: nn.Module = registry.load("model", name)(shape, 10, lambda dim: Site(nn.ReLU(), dim), None)
+    return model
+
+
+class Small(nn.Module):
+    """A stem, two blocks and a head, of the kinds of parameters that matter to Muon."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(4, 6)
+        self.blocks = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 8))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.blocks(self.stem(x)))
+        return out
+
+
+def trained(model: nn.Module, optimizers: Optimizers, steps: int = 5) -> nn.Module:
+    random = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        model(torch.randn(16, 4, generator=random)).square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    return model
+
+
+def assert_same_steps(ours: Any, torchs: Any) -> None:
+    torch.manual_seed(0)
+    model = Small()
+    other = copy.deepcopy(model)
+    start = copy.deepcopy(model)
+    trained(model, ours(model))
+    trained(other, torchs(other))
+    for (name, mine), theirs, before in zip(
+        model.named_parameters(), other.parameters(), start.parameters(), strict=True
+    ):
+        assert not torch.equal(mine, before), name
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.5, "weight_decay": 0.1}])
+def test_sgd_is_torchs(options: dict[str, float]) -> None:
+    assert_same_steps(lambda m: sgd(m, lr=0.1, **options), lambda m: [torch.optim.SGD(m.parameters(), 0.1, **options)])
+
+
+@pytest.mark.parametrize(("ours", "torchs", "decay"), [(adam, torch.optim.Adam, 0.0), (adamw, torch.optim.AdamW, 0.01)])
+def test_adam_and_adamw_are_torchs(ours: Any, torchs: Any, decay: float) -> None:
+    def plain(model: nn.Module, **options: Any) -> Optimizers:
+        return [torchs(model.parameters(), foreach=False, fused=False, **options)]
+
+    assert_same_steps(lambda m: ours(m, lr=0.01), lambda m: plain(m, lr=0.01, betas=(0.9, 0.999), weight_decay=decay))
+    assert_same_steps(
+        lambda m: ours(m, lr=0.1, beta1=0.5, beta2=0.8, weight_decay=0.3),
+        lambda m: plain(m, lr=0.1, betas=(0.5, 0.8), weight_decay=0.3),
+    )
+
+
+def test_muon_is_torchs_on_block_matrices_and_adamw_on_the_rest() -> None:
+    def torchs(model: Small) -> Optimizers:
+        hidden = [model.blocks[0].weight, model.blocks[3].weight]
+        rest = [p for p in model.parameters() if all(p is not other for other in hidden)]
+        return [
+            torch.optim.Muon(hidden, lr=0.02, momentum=0.8, weight_decay=0.1),  # type: ignore[arg-type]
+            torch.optim.AdamW(rest, lr=0.003, betas=(0.7, 0.9), weight_decay=0.1, foreach=False, fused=False),
+        ]
+
+    options = {"momentum": 0.8, "weight_decay": 0.1, "beta1": 0.7, "beta2": 0.9}
+    assert_same_steps(lambda m: muon(m, lr=0.02, adamw_lr=0.003, **options), torchs)
+
+
+def test_muon_moves_a_matrix_by_an_orthogonal_step() -> None:
+    # Newton-Schulz brings the singular values of a step near 1, so its spectral norm is near lr (Jordan et al. 2024)
+    torch.manual_seed(0)
+    model = Small()
+    before = model.blocks[0].weight.detach().clone()  # type: ignore[union-attr]
+    trained(model, muon(model, lr=0.02, adamw_lr=0.003), steps=1)
+    step = torch.linalg.svdvals((model.blocks[0].weight - before).double()) / 0.02  # type: ignore[operator]
+    assert 0.5 < step.max() < 1.5
+
+
+def test_muon_without_matrices_in_the_blocks_is_refused() -> None:
+    model = Small()
+    model.blocks = nn.Sequential(nn.LayerNorm(6), nn.Conv1d(6, 6, 3))
+    with pytest.raises(ValueError, match=r"^muon needs 2-D weights in model\.blocks, and this model has none there$"):
+        muon(model, lr=0.1, adamw_lr=0.1)
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_parameter_of_every_architecture_is_held_once_or_the_study_refuses(name: str, architecture: str) -> None:
+    model = built(architecture)
+    requires = source.constant(source.locate("model", architecture)[0], "REQUIRES", ())
+    if name == "muon" and "optimizer != 'muon'" in requires:
+        with pytest.raises(ValueError, match="muon needs 2-D weights"):
+            OPTIMIZERS[name](model, **required(name))
+        return
+    optimizers = OPTIMIZERS[name](model, **required(name))
+    held = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+
+
+def test_muon_takes_the_hidden_matrices_of_the_mlp_and_no_more() -> None:
+    model = built("mlp")
+    hidden, _ = muon(model, lr=0.1, adamw_lr=0.1)
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert [names[id(p)] for p in hidden.param_groups[0]["params"]] == ["blocks.0.linear.weight"]

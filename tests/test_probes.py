@@ -1,0 +1,423 @@
+"""Probes: every definition against a computation over the whole evaluation set at once, and that reading is all they do."""
+
+import copy
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.optimize import brentq
+from scipy.stats import norm
+from small import data_of, entry, make, make_model, make_spec, names
+from torch import Tensor, nn
+
+from sparsity_cliff import probes
+from sparsity_cliff.activations import Site
+from sparsity_cliff.train import measure
+
+MODELS = names("model")
+Table = dict[tuple[str | None, str], float]  # (layer, metric) -> value
+
+
+def table(rows: Any) -> Table:
+    rows = list(rows)
+    found = {(layer, metric): value for _, layer, _, metric, value in rows}
+    assert len(found) == len(rows)  # one row per fact
+    return found
+
+
+def read(model: nn.Module, x: Tensor, *sizes: int) -> Table:
+    """The activation rows, the evaluation set being split into batches of these sizes."""
+    model.eval()
+    with torch.no_grad():
+        return table(probes.activations(model, model, list(x.split(list(sizes)))))
+
+
+def alone(function: str, dim: int = -1, **options: Any) -> nn.Module:
+    """A model that is one activation site, so that its pre-activations are the inputs."""
+    return nn.Sequential(Site(make("activation", function, **options), dim))
+
+
+# ------------------------------------------------------------------------------------------ activations
+
+
+def by_hand(model: nn.Module, x: Tensor) -> Table:
+    """The definitions of docs/definitions.md, in numpy, from all pre-activations and activations of `x`."""
+    seen: list[tuple[str, int, np.ndarray, np.ndarray]] = []
+    handles = []
+    for name, site in probes.sites(model):
+
+        def keep(site: Any, inputs: Any, output: Tensor, name: str = name) -> None:
+            seen.append((name, site.dim, inputs[0].double().numpy(), output.double().numpy()))
+
+        handles.append(site.register_forward_hook(keep))
+    with torch.no_grad():
+        model.eval()(x)
+    for handle in handles:
+        handle.remove()
+    found: Table = {}
+    for name, dim, z, a in seen:
+        rms = np.sqrt(np.mean(a**2))
+        units = np.moveaxis(a, dim, 0).reshape(a.shape[dim], -1)
+        found[name, "activation_sparsity"] = np.mean(a == 0)
+        found[name, "near_zero_share"] = np.mean(np.abs(a) <= 1e-3 * rms)
+        found[name, "preactivation_negative_share"] = np.mean(z < 0)
+        found[name, "dead_unit_share"] = np.mean([not unit.any() for unit in units])
+        found[name, "activation_rms"] = rms
+        found[name, "spike"] = np.abs(a).max()
+        found[name, "spike_ratio"] = np.abs(a).max() / rms
+    everything = np.concatenate([a.ravel() for *_, a in seen])
+    near = [np.abs(a).ravel() <= 1e-3 * np.sqrt(np.mean(a**2)) for *_, a in seen]
+    found[None, "activation_sparsity"] = np.mean(everything == 0)
+    found[None, "near_zero_share"] = np.mean(np.concatenate(near))
+    found[None, "preactivation_negative_share"] = np.mean(np.concatenate([z.ravel() for *_, z, _ in seen]) < 0)
+    found[None, "spike"] = np.abs(everything).max()
+    return found
+
+
+@pytest.mark.parametrize("activation", names("activation"))
+@pytest.mark.parametrize("model", MODELS)
+def test_activation_rows_are_those_computed_by_hand(model: str, activation: str) -> None:
+    network, x = make_model(model, activation=entry("activation", activation)), data_of(model).x_test
+    assert read(network, x, 30) == pytest.approx(by_hand(network, x), rel=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(1,) * 30, (29, 1), (7, 7, 7, 9)])
+@pytest.mark.parametrize("model", MODELS)
+def test_activation_rows_do_not_depend_on_the_batches(model: str, sizes: tuple[int, ...]) -> None:
+    network, x = make_model(model), data_of(model).x_test
+    assert read(network, x, *sizes) == pytest.approx(read(network, x, 30), rel=1e-5)
+
+
+def test_batches_of_unlike_scale_share_one_rms() -> None:
+    """The near-zero share is measured against the RMS of the whole set, not of each batch."""
+    x = torch.cat([torch.full((10, 1), 1e-4), torch.full((10, 1), 1.0)])
+    assert read(alone("identity"), x, 10, 10)["0", "near_zero_share"] == 0.5
+
+
+def test_a_model_without_sites_has_no_activation_rows() -> None:
+    model = nn.Linear(3, 2)
+    assert list(probes.activations(model, model, [torch.zeros(1, 3)])) == []
+
+
+def test_half_of_zero_mean_preactivations_are_zeros_of_relu() -> None:
+    """Without biases, inputs x and -x have opposite pre-activations: exactly 50 % of the first site's are zeros."""
+    options = {"model": {"function": "mlp", "width": 64, "depth": 3, "bias": False}}
+    model, x = make_model("mlp", **options), data_of("mlp").x_train
+    rows = read(model, torch.cat([x, -x]), 120)
+    assert rows["stem.act", "activation_sparsity"] == rows["stem.act", "preactivation_negative_share"] == 0.5
+
+
+def test_half_zeros_at_initialization_at_every_depth() -> None:
+    """Deeper pre-activations are zero-mean over initializations: 50 % within four standard errors over seeds."""
+    options = {"model": {"function": "mlp", "width": 64, "depth": 4, "bias": False}}
+    shares = [
+        read(make_model("mlp", seed=seed, **options), data_of("mlp").x_test, 30)["blocks.2.act", "activation_sparsity"]
+        for seed in range(20)
+    ]
+    assert abs(np.mean(shares) - 0.5) < 4 * np.std(shares, ddof=1) / 20**0.5
+
+
+def test_dead_units_are_zero_for_every_example_and_position() -> None:
+    x = torch.ones(6, 4, 3)  # examples, units, positions
+    x[:, 0] = -1  # dead
+    x[:, 1] = -1
+    x[5, 1, 2] = 1  # alive once
+    x[0, 2] = 0  # dead in one example only
+    assert read(alone("relu", dim=1), x, 2, 4)[("0", "dead_unit_share")] == 1 / 4
+
+
+def test_near_zero_share_of_gelu_on_normal_preactivations() -> None:
+    def gelu(z: float) -> float:
+        return float(z * norm.cdf(z))
+
+    rms = quad(lambda z: gelu(z) ** 2 * norm.pdf(z), -np.inf, np.inf)[0] ** 0.5
+    around = [brentq(lambda z, sign=sign: gelu(z) - sign * 1e-3 * rms, *ends) for sign, ends in ((-1, (-0.5, 0)), (1, (0, 1)))]
+    tail = brentq(lambda z: gelu(z) + 1e-3 * rms, -10, -1)
+    share = norm.cdf(around[1]) - norm.cdf(around[0]) + norm.cdf(tail)
+    n = 2_000_000
+    z = torch.randn(2000, 1000, generator=torch.Generator().manual_seed(0))
+    rows = read(alone("gelu"), z, 1000, 1000)
+    assert abs(rows["0", "near_zero_share"] - share) < 4 * (share / n) ** 0.5
+    assert rows["0", "activation_rms"] == pytest.approx(rms, rel=0.01)
+    assert rows["0", "activation_sparsity"] == 0
+
+
+def test_spike_ratio_of_one_large_activation() -> None:
+    x = torch.zeros(10, 10)
+    x[3, 4] = -50.0
+    rows = read(alone("identity"), x, 5, 5)
+    assert (rows["0", "spike"], rows["0", "spike_ratio"]) == (50, pytest.approx(10))  # RMS is 50 / sqrt(100)
+
+
+def test_a_site_that_is_zero_everywhere_has_no_spike_ratio() -> None:
+    rows = read(alone("relu"), -torch.ones(4, 4), 4)
+    assert np.isnan(rows["0", "spike_ratio"])
+    assert (rows["0", "activation_sparsity"], rows["0", "dead_unit_share"], rows["0", "near_zero_share"]) == (1, 1, 1)
+
+
+def test_depth_counts_from_the_input() -> None:
+    rows = list(probes.activations(model := make_model("mlp"), model, [data_of("mlp").x_test]))
+    depths = {layer: depth for _, layer, depth, _, _ in rows}
+    assert depths == {"stem.act": 0, "blocks.0.act": 1, "blocks.1.act": 2, None: None}
+
+
+# ------------------------------------------------------------------------------------------ flops
+
+
+def cost(model: nn.Module, x: Tensor) -> tuple[Table, Table]:
+    model.eval()
+    with torch.no_grad():
+        activations = list(probes.activations(model, model, [x]))
+        return table(activations), table(probes.flops(model, model, x[:1], activations))
+
+
+@pytest.mark.parametrize("activation", ["relu", "identity"])  # the identity returns its very input
+@pytest.mark.parametrize(
+    ("model", "dense"),
+    [
+        # width 12, depth 3, three classes
+        ("mlp", {"stem.act": 2 * 12 * 12, "blocks.0.act": 2 * 12 * 12, "blocks.1.act": 2 * 12 * 3}),
+        # length 40 -> 19 -> 10 -> 5, six channels, kernel 3
+        ("cnn", {"stem.act": 2 * 6 * 6 * 3 * 10, "blocks.0.act": 2 * 6 * 6 * 3 * 5, "blocks.1.act": 2 * 6 * 5 * 3}),
+        (
+            "resnet",
+            {
+                "stem.act": 2 * 4 * 4 * 9 * 64,
+                "blocks.0.act1": 2 * 4 * 4 * 9 * 64,
+                "blocks.0.act2": 2 * (4 * 8 * 9 + 4 * 8) * 16,  # convolution and projection shortcut
+                "blocks.1.act1": 2 * 8 * 8 * 9 * 16,
+                "blocks.1.act2": 0,  # feeds the mean over positions
+            },
+        ),
+        # width 8, hidden 32, 2 × 2 patches and the class token
+        ("vit", {"blocks.0.act": 2 * 32 * 8 * 5, "blocks.1.act": 2 * 32 * 8 * 5}),
+    ],
+)
+def test_flops_of_the_fed_layers(model: str, dense: dict[str, float], activation: str) -> None:
+    network = make_model(model, activation=entry("activation", activation))
+    activations, flops = cost(network, data_of(model).x_test)
+    assert {layer: v for (layer, metric), v in flops.items() if metric == "dense_flops" and layer} == dense
+    for layer in dense:
+        sparsity = activations[layer, "activation_sparsity"]
+        assert flops[layer, "potential_flops"] == pytest.approx(dense[layer] * (1 - sparsity))
+    assert flops[None, "dense_flops"] == sum(dense.values())
+    assert flops[None, "potential_flops"] == pytest.approx(sum(flops[layer, "potential_flops"] for layer in dense))
+
+
+@pytest.mark.parametrize(
+    ("model", "fed"),
+    [
+        ("mlp", {"blocks.0.linear.weight", "blocks.1.linear.weight", "head.weight"}),
+        ("cnn", {"blocks.0.conv.weight", "blocks.1.conv.weight", "head.weight"}),
+        (
+            "resnet",
+            {f"blocks.{i}.conv{j}.weight" for i in (0, 1) for j in (1, 2)} | {"blocks.1.shortcut.0.weight"},
+        ),
+        ("vit", {f"blocks.{i}.linear2.weight" for i in (0, 1)}),
+    ],
+)
+def test_matrices_fed_by_an_activation_are_marked(model: str, fed: set[str]) -> None:
+    _, flops = cost(make_model(model), data_of(model).x_test)
+    assert {layer for layer, metric in flops if metric == "fed_by_activation"} == fed
+
+
+def test_a_pool_between_site_and_layer_feeds_nothing() -> None:
+    options = {"model": {"function": "resnet", "blocks": [1], "width": 4, "stem": "imagenet"}}
+    _, flops = cost(make_model("resnet", **options), torch.randn(2, 1, 16, 16))
+    assert flops["stem.act", "dense_flops"] == 0
+
+
+# ------------------------------------------------------------------------------------------ weights
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_weight_rows_are_those_computed_by_hand(model: str) -> None:
+    network = make_model(model)
+    initial = probes.InitialWeights.of(network)
+    start = {name: p.detach().double().numpy().copy() for name, p in network.named_parameters() if p.ndim > 1}
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)) - 0.05)
+    rows = table(probes.weights(network, initial))
+    layers = {layer for layer, _ in rows}
+    assert layers == {name for name in start if name.endswith("weight")}  # all but learned tokens and positions
+    for name in layers:
+        before, now = start[name], network.get_parameter(name).detach().double().numpy()
+        assert rows[name, "weight_mean"] == pytest.approx(now.mean())
+        assert rows[name, "weight_std"] == pytest.approx(now.std())
+        assert rows[name, "weight_negative_share"] == np.mean(now < 0)
+        z = (now.mean() - before.mean()) / (before.std() / now.size**0.5)
+        assert rows[name, "drift_z"] == pytest.approx(z)
+
+
+def test_drift_is_zero_at_first_and_a_shift_by_a_standard_error_is_one() -> None:
+    model = make_model("mlp")
+    initial = probes.InitialWeights.of(model)
+    assert {v for (_, metric), v in table(probes.weights(model, initial)).items() if metric == "drift_z"} == {0.0}
+    weight = model.get_parameter("head.weight")
+    with torch.no_grad():
+        weight.sub_(weight.std(correction=0) / weight.numel() ** 0.5)
+    assert table(probes.weights(model, initial))["head.weight", "drift_z"] == pytest.approx(-1, rel=1e-4)
+
+
+def test_a_constant_matrix_has_no_drift_and_no_histogram() -> None:
+    model = nn.Linear(4, 4)
+    nn.init.zeros_(model.weight)
+    initial = probes.InitialWeights.of(model)
+    rows = table(probes.weights(model, initial))
+    assert {metric for _, metric in rows} == {"weight_mean", "weight_std", "weight_negative_share"}
+    assert list(probes.histograms(model, initial)) == []
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_histogram_shares_sum_to_one_and_count_every_weight(model: str) -> None:
+    network = make_model(model)
+    initial = probes.InitialWeights.of(network)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.mul_(3)  # so that the open bins get some
+    rows = table(probes.histograms(network, initial))
+    for name in {layer for layer, _ in rows}:
+        assert name is not None
+        shares = [value for (layer, _), value in sorted(rows.items()) if layer == name]
+        weight = network.get_parameter(name).detach().double().numpy() / initial.std[name]
+        expected, _ = np.histogram(weight, [-np.inf, *np.arange(-6, 6.25, 0.25), np.inf])
+        assert sum(shares) == pytest.approx(1)
+        assert shares == pytest.approx(expected / weight.size, abs=1.5 / weight.size)  # float32 may cross an edge
+
+
+# ------------------------------------------------------------------------------------------ gradients
+
+
+@pytest.mark.parametrize("loss", names("loss"))
+@pytest.mark.parametrize("model", MODELS)
+def test_gradient_rows_are_those_of_autograd(model: str, loss: str) -> None:
+    network, data = make_model(model).double(), data_of(model)
+    x, y, loss_of = data.x_train[:16].double(), data.y_train[:16], make("loss", loss)
+
+    kept: dict[str, Tensor] = {}
+    handles = []
+    for name, site in probes.sites(network):
+
+        def keep(_: Any, inputs: Any, name: str = name) -> None:
+            kept[name] = inputs[0]
+
+        handles.append(site.register_forward_pre_hook(keep))
+    total = 16 * loss_of(network(x), y)  # summed over examples
+    gradients = torch.autograd.grad(total, list(kept.values()))
+    for handle in handles:
+        handle.remove()
+    expected: Table = {}
+    for (name, z), gradient in zip(kept.items(), gradients, strict=True):
+        expected[name, "gradient_positive"] = gradient[z > 0].mean().item()
+        expected[name, "gradient_nonpositive"] = gradient[z <= 0].mean().item()
+        expected[name, "gradient_all"] = gradient.mean().item()
+
+    network = make_model(model).double()  # a second one, for batch norm's running statistics
+    with probes.GradientSigns(network, 16) as signs:
+        loss = loss_of(network(x), y)
+    loss.backward()
+    assert table(signs.rows()) == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+
+def test_gradient_rows_leave_out_a_sign_that_did_not_occur() -> None:
+    model = alone("relu")
+    z = torch.ones(2, 3, requires_grad=True)
+    with probes.GradientSigns(model, 2) as signs:
+        loss = (model(z) * torch.arange(6.0).view(2, 3)).mean()
+    loss.backward()
+    mean = pytest.approx(2 * 2.5 / 6)
+    assert table(signs.rows()) == {("0", "gradient_positive"): mean, ("0", "gradient_all"): mean}
+    assert list(probes.GradientSigns(model, 2).rows()) == []  # nothing went through
+
+
+# ------------------------------------------------------------------------------------------ reading only
+
+
+@pytest.mark.parametrize("norm", ["none", "batch_norm"])
+@pytest.mark.parametrize("model", MODELS)
+def test_probes_change_nothing(model: str, norm: str) -> None:
+    spec = make_spec(model, normalization=entry("normalization", norm))
+    network, data = make_model(model, normalization=entry("normalization", norm)), data_of(model)
+    initial, loss_of = probes.InitialWeights.of(network), make("loss", "cross_entropy")
+    loss_of(network(data.x_train), data.y_train).backward()
+
+    def state() -> list[Tensor]:
+        tensors = [*network.state_dict().values(), *(p.grad for p in network.parameters())]
+        hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules())
+        training = [m.training for m in network.modules()]
+        return [*copy.deepcopy(tensors), torch.get_rng_state(), torch.tensor([hooks, *training])]
+
+    before = state()
+    measure(spec, network, loss_of, data, initial, nullcontext, last=True)
+    assert all(torch.equal(old, new) for old, new in zip(before, state(), strict=True))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_watching_gradients_changes_none(model: str) -> None:
+    data, loss_of, gradients = data_of(model), make("loss", "cross_entropy"), []
+    for watched in (False, True):
+        network = make_model(model)
+        rng = torch.get_rng_state()
+        with probes.GradientSigns(network, 60) if watched else nullcontext():
+            loss = loss_of(network(data.x_train), data.y_train)
+        loss.backward()
+        assert torch.equal(torch.get_rng_state(), rng)
+        assert not any(m._forward_hooks for m in network.modules())
+        gradients.append([p.grad for p in network.parameters()])
+    assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
+
+
+def test_hooks_are_gone_after_an_error() -> None:
+    model = make_model("mlp")
+
+    def fail(x: Tensor) -> None:
+        model(x)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(probes.activations(model, fail, [data_of("mlp").x_test]))
+    with pytest.raises(ZeroDivisionError):
+        list(probes.flops(model, fail, data_of("mlp").x_test[:1], []))
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+# ------------------------------------------------------------------------------------------ when to measure
+
+
+@given(steps=st.integers(1, 5000), every=st.integers(1, 1000))
+def test_the_schedule_has_both_ends_the_powers_and_the_multiples(steps: int, every: int) -> None:
+    found = probes.schedule(steps, every)
+    assert found == sorted(set(found))
+    assert (found[0], found[-1]) == (0, steps)
+    for step in found[1:-1]:
+        assert step % every == 0 or (step < every and step & (step - 1) == 0)
+    assert set(range(0, steps, every)) <= set(found)
+    assert {2**k for k in range(13) if 2**k < min(every, steps)} <= set(found)
+
+
+def test_the_schedule_of_a_thousand_steps() -> None:
+    assert probes.schedule(1000, 300) == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 600, 900, 1000]
+
+
+# ------------------------------------------------------------------------------------------ measuring
+
+
+def test_measure_evaluates_the_whole_held_out_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparsity_cliff.train.EVALUATION_BATCH", 7)
+    spec, network, data = make_spec(), make_model("mlp"), data_of("mlp")
+    loss_of, initial = make("loss", "cross_entropy"), probes.InitialWeights.of(network)
+    with torch.no_grad():
+        logits = network(data.x_test)
+    expected = {"loss": loss_of(logits, data.y_test).item()}
+    expected["accuracy"] = (logits.argmax(1) == data.y_test).double().mean().item()
+    for groups in ([], ["activations"]):
+        spec["probes"]["measure"] = groups
+        rows = table(measure(spec, network, loss_of, data, initial, nullcontext, last=False))
+        assert {key: rows[None, key] for key in expected} == pytest.approx(expected)
+        assert ((None, "spike") in rows) == (groups != [])
