@@ -371,7 +371,7 @@ The same by design. A clustered design has one level below 0.45: a break at 0.3 
 {no_break_table(unbroken)}
 
 **Pooled**: 16 configurations per architecture, over all noises; called / coverage of the mean break. The last two
-have no break.
+have no break: every call there is false.
 
 {table(together, ["truth"], "architectures")}
 

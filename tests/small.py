@@ -109,8 +109,9 @@ def run(folder: Path, spec: dict[str, Any], data: Dataset | None = None, run: st
 
 
 def value(facts: list[Any], metric: str, layer: str | None = None, step: int | None = None) -> float:
-    """The one value of a metric, at a step or the last one."""
-    found = [f for f in facts if f[5] == metric and f[3] == layer]
+    """The one value of a metric (`loss@train` for that of a split), at a step or at the last one."""
+    metric, _, split = metric.partition("@")
+    found = [f for f in facts if f[5] == metric and f[3] == layer and (not split or f[2] == split)]
     step = max(f[1] for f in found) if step is None else step
     (result,) = (f[6] for f in found if f[1] == step)
     return float(result)

@@ -125,7 +125,9 @@ def test_topk_keeps_the_largest(sparsity: float, shape: tuple[int, ...], dim: in
         assert abs((kept == 0).mean() - sparsity) <= 1 / n
 
 
-@given(sparsity=st.floats(0, 1, exclude_max=True), features=st.integers(1, 60), base=st.sampled_from(["identity", "relu"]))
+@given(
+    sparsity=st.floats(0, 1, exclude_max=True), features=st.integers(1, 60), base=st.sampled_from(["identity", "relu"])
+)
 def test_topk_zeros_are_nominal_or_more(sparsity: float, features: int, base: str) -> None:
     a = Site(make("activation", "topk", base=base, sparsity=sparsity))(normal(4, features))
     share = (a == 0).double().mean(dim=1)
@@ -152,7 +154,9 @@ def test_topk_passes_gradient_through_what_it_keeps_only() -> None:
 @pytest.mark.parametrize("shifted", [True, False])
 @pytest.mark.parametrize(("shape", "dim"), [((5, 40), -1), ((3, 7, 20), -1), ((3, 20, 7), 1), ((2, 10, 3, 4), 1)])
 @pytest.mark.parametrize("q", [0.0, 0.3, 0.5, 0.9])
-def test_quantile_relu_cuts_at_the_quantile(q: float, shape: tuple[int, ...], dim: int, shifted: bool, over: str) -> None:
+def test_quantile_relu_cuts_at_the_quantile(
+    q: float, shape: tuple[int, ...], dim: int, shifted: bool, over: str
+) -> None:
     z = normal(*shape)
     a = Site(make("activation", "quantile_relu", q=q, shifted=shifted, over=over), dim)(z)
     for row, cut in zip(rank(z, dim, over), rank(a, dim, over), strict=True):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small import make, make_model, valid_pairs
 
 from sparsity_cliff import checkpoint
 from sparsity_cliff.checkpoint import COME_BACK, CheckpointError, Interrupted, StopRequest
@@ -41,8 +42,6 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 
 
 def test_every_optimizers_state_comes_back(tmp_path: Path) -> None:
-    from small import make, make_model, valid_pairs
-
     for model, optimizer in valid_pairs():
         network = make_model(model)
         optimizers = make("optimizer", optimizer, network)

@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+import pwlf
 import pytest
 from scipy import stats
 
@@ -58,7 +59,6 @@ def test_a_break_without_noise_is_recovered(at: float) -> None:
 
 @pytest.mark.parametrize("rng", range(8))
 def test_the_fit_agrees_with_pwlf(rng: int) -> None:
-    pwlf = pytest.importorskip("pwlf")
     points = runs(hinge(0.7), np.r_[0, 0, np.linspace(0.4, 0.98, 18)], noise=0.01, rng=rng)
     found = fast(points)
     means = points.groupby("configuration")[["sparsity", "accuracy"]].mean()

@@ -1,4 +1,4 @@
-"""Probes: every definition against a computation over the whole evaluation set at once, and that reading is all they do."""
+"""Probes: every definition against a computation over the whole evaluation set at once; and they only read."""
 
 import copy
 from contextlib import nullcontext
@@ -136,7 +136,9 @@ def test_near_zero_share_of_gelu_on_normal_preactivations() -> None:
         return float(z * norm.cdf(z))
 
     rms = quad(lambda z: gelu(z) ** 2 * norm.pdf(z), -np.inf, np.inf)[0] ** 0.5
-    around = [brentq(lambda z, sign=sign: gelu(z) - sign * 1e-3 * rms, *ends) for sign, ends in ((-1, (-0.5, 0)), (1, (0, 1)))]
+    around = [
+        brentq(lambda z, sign=sign: gelu(z) - sign * 1e-3 * rms, *ends) for sign, ends in ((-1, (-0.5, 0)), (1, (0, 1)))
+    ]
     tail = brentq(lambda z: gelu(z) + 1e-3 * rms, -10, -1)
     share = norm.cdf(around[1]) - norm.cdf(around[0]) + norm.cdf(tail)
     n = 2_000_000

@@ -56,7 +56,9 @@ def points(facts: pd.DataFrame, runs: pd.DataFrame, loss: str, exclude: Sequence
     own = table["normalization"] == "default"
     configuration = table["activation"].where(own, table["activation"] + " · " + table["normalization"])
     # the order of the study, not of the alphabet
-    table = runs[["run", "seed", "target_sparsity"]].merge(table.assign(configuration=configuration), on=["run", "seed"])
+    table = runs[["run", "seed", "target_sparsity"]].merge(
+        table.assign(configuration=configuration), on=["run", "seed"]
+    )
     columns = ["sparsity", "accuracy", "near_zero_share", "target_sparsity", "run"]
     return table[["architecture", "configuration", "seed", *columns]]
 

@@ -63,64 +63,58 @@ def activations(model: nn.Module, forward: Callable[[Tensor], object], batches: 
     """Per site, accumulated over all `batches` of held-out inputs, and for the whole model.
 
     forward: passes a batch of inputs through the model, in eval mode and without gradients. The near-zero share
-    needs the RMS over the whole set, hence a second pass.
+    needs the RMS over the whole set, hence a second pass where the set is more than one batch.
     """
     named = sites(model)
-    if not named:
-        return
     device = batches[0].device
     wide = _wide(device)
-    counts = [torch.zeros(3, dtype=torch.int64, device=device) for _ in named]  # elements, zeros, negative z
-    squares = torch.zeros(len(named), dtype=wide, device=device)
-    largest = torch.zeros(len(named), dtype=torch.float32, device=device)
-    alive: list[Tensor | None] = [None] * len(named)
-    near = torch.zeros(len(named), dtype=torch.int64, device=device)
+    sums = {i: torch.zeros(5, dtype=wide, device=device) for i in range(len(named))}
+    largest: dict[int, Tensor] = {}
+    silent: dict[int, Tensor] = {}  # per unit: 0 on every example so far
 
-    def moments(i: int, z: Tensor, a: Tensor) -> None:
+    def first(i: int, z: Tensor, a: Tensor) -> None:
         zero = a == 0
-        counts[i] += torch.stack([torch.tensor(a.numel(), device=device), zero.sum(), (z < 0).sum()])
-        squares[i] += a.to(wide).square().sum()
-        largest[i] = torch.maximum(largest[i], a.abs().max())
-        axes = [axis for axis in range(a.ndim) if axis != named[i][1].dim % a.ndim]
-        units = ~zero.all(dim=axes) if axes else ~zero
-        seen = alive[i]
-        alive[i] = units if seen is None else seen | units
+        square = torch.linalg.vector_norm(a, dtype=torch.float32).to(wide).square()
+        near = close_to_zero(a, square / a.numel()) if len(batches) == 1 else torch.zeros_like(square)
+        n, zeros, negative = a.new_tensor(a.numel(), dtype=wide), zero.count_nonzero(), (z < 0).count_nonzero()
+        sums[i] += torch.stack([n, zeros.to(wide), negative.to(wide), square, near])
+        low, high = torch.aminmax(a)
+        top = torch.maximum(-low, high).to(wide)
+        largest[i] = torch.maximum(largest[i], top) if i in largest else top
+        dim = named[i][1].dim % a.ndim  # of units; first over examples, which is the fast axis to reduce
+        units = zero.all(dim=0).movedim(dim - 1, 0).reshape(a.shape[dim], -1).all(dim=1)
+        silent[i] = silent[i] & units if i in silent else units
 
-    def shares(i: int, z: Tensor, a: Tensor) -> None:
-        near[i] += (a.abs() <= bounds[i]).sum()
+    def second(i: int, z: Tensor, a: Tensor) -> None:
+        sums[i][4] += close_to_zero(a, sums[i][3] / sums[i][0])
 
-    with _hooked(model, moments):
-        for x in batches:
-            forward(x)
-    elements = torch.stack(counts)[:, 0].clamp(min=1)
-    bounds = NEAR_ZERO * (squares / elements).sqrt()
-    with _hooked(model, shares):
-        for x in batches:
-            forward(x)
+    def close_to_zero(a: Tensor, mean_square: Tensor) -> Tensor:
+        return (a.abs() <= NEAR_ZERO * mean_square.sqrt()).count_nonzero().to(wide)
 
-    dead = torch.stack([(~units).to(wide).mean() if units is not None else squares[0] * 0 for units in alive])
-    table = torch.cat(
-        [torch.stack(counts).to(wide), torch.stack([squares, largest.to(wide), dead, near.to(wide)], 1)], 1
-    )
+    for hook in (first, second)[: 1 if len(batches) == 1 else 2]:
+        with _hooked(model, hook):
+            for x in batches:
+                forward(x)
+
+    ran = [i for i in sums if i in largest]  # a site may lie unused
+    if not ran:
+        return
+    table = torch.stack([torch.stack([*sums[i], largest[i], silent[i].to(wide).mean()]) for i in ran])
     rows = table.cpu().double().tolist()
-    for depth, ((name, _), (n, zeros, negative, total, top, dead_share, close)) in enumerate(
-        zip(named, rows, strict=True)
-    ):
-        if n == 0:
-            continue
-        rms = (total / n) ** 0.5
-        yield "test", name, depth, "activation_sparsity", zeros / n
-        yield "test", name, depth, "near_zero_share", close / n
-        yield "test", name, depth, "preactivation_negative_share", negative / n
-        yield "test", name, depth, "dead_unit_share", dead_share
-        yield "test", name, depth, "activation_rms", rms
-        yield "test", name, depth, "spike", top
-        yield "test", name, depth, "spike_ratio", top / rms if rms > 0 else float("nan")
-    n, zeros, negative, _, _, _, close = (sum(column) for column in zip(*rows, strict=True))
+    for i, (n, zeros, negative, square, near, top, dead) in zip(ran, rows, strict=True):
+        name, rms = named[i][0], (square / n) ** 0.5
+        yield "test", name, i, "activation_sparsity", zeros / n
+        yield "test", name, i, "near_zero_share", near / n
+        yield "test", name, i, "preactivation_negative_share", negative / n
+        yield "test", name, i, "dead_unit_share", dead
+        yield "test", name, i, "activation_rms", rms
+        yield "test", name, i, "spike", top
+        yield "test", name, i, "spike_ratio", top / rms if rms > 0 else float("nan")
+    n, zeros, negative, _, near, _, _ = (sum(column) for column in zip(*rows, strict=True))
     yield "test", None, None, "activation_sparsity", zeros / n
-    yield "test", None, None, "near_zero_share", close / n
+    yield "test", None, None, "near_zero_share", near / n
     yield "test", None, None, "preactivation_negative_share", negative / n
-    yield "test", None, None, "spike", max(row[4] for row in rows)
+    yield "test", None, None, "spike", max(row[5] for row in rows)
 
 
 def flops(model: nn.Module, forward: Callable[[Tensor], object], x: Tensor, measured: list[Row]) -> Rows:
@@ -249,13 +243,13 @@ class GradientSigns:
         self._hooks = _hooked(model, self._watch)
 
     def _watch(self, i: int, z: Tensor, a: Tensor) -> None:
-        positive = z.detach() > 0
+        positive = (z.detach() > 0).to(z.dtype)
 
         def accumulate(gradient: Tensor) -> None:
-            wide = gradient.detach().to(_wide(gradient.device))
-            count = positive.sum()
-            up = wide.masked_fill(~positive, 0).sum()
-            sums = torch.stack([up, wide.sum() - up, count.to(wide.dtype), (z.numel() - count).to(wide.dtype)])
+            wide = _wide(gradient.device)
+            count = positive.sum(dtype=wide)
+            up, total = (gradient * positive).sum(dtype=wide), gradient.sum(dtype=wide)
+            sums = torch.stack([up, total - up, count, z.numel() - count])
             before = self._sums[i]
             self._sums[i] = sums if before is None else before + sums
 

@@ -73,7 +73,10 @@ class Batches:
 def measure(
     spec: Spec, model: nn.Module, loss_of: Any, data: Dataset, initial: Any, autocast: Any, last: bool
 ) -> list[probes.Row]:
-    """The rows of one measurement: loss and accuracy on the held-out data, and the study's groups of probes."""
+    """The rows of one measurement: loss and accuracy on the held-out data, and the study's groups of probes.
+
+    last: whether this is the last step (or the first), where FLOPs and histograms are measured.
+    """
     groups = spec["probes"]["measure"]
     batches = list(torch.split(data.x_test, EVALUATION_BATCH))
     outputs: list[Tensor] = []
@@ -87,7 +90,8 @@ def measure(
         rows: list[probes.Row] = []
         if "activations" in groups:
             rows += probes.activations(model, forward, batches)
-            rows += probes.flops(model, forward, data.x_test[:1], rows)
+            if last:
+                rows += probes.flops(model, forward, data.x_test[:1], rows)
         else:
             for x in batches:
                 forward(x)
@@ -216,7 +220,8 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
 
     for step in range(first, steps + 1):
         # check: bring the losses back, all at once
-        if pending and (step in measured or len(pending) >= CHECK_EVERY or job.save_is_due):
+        save = job.save_is_due  # asked once a step: a signal may arrive between two looks
+        if pending and (step in measured or len(pending) >= CHECK_EVERY or save):
             losses += torch.stack(pending).tolist()
             broken = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
             if broken is not None:
@@ -224,6 +229,13 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
                 break
             pending = []
             tell(position, step, losses[-1])
+
+        # save: before measuring, which a resumed run does again
+        if save:
+            current = {"step": step, "facts": facts, "losses": losses, "model": model.state_dict()}
+            current |= {"optimizers": [optimizer.state_dict() for optimizer in optimizers]}
+            current |= {"rng": torch.get_rng_state(), "initial": [initial.mean, initial.std]}
+            job.save(current)
 
         # measure
         if step in measured:
@@ -235,13 +247,6 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
                 losses = []
         if step == steps:
             break
-
-        # save
-        if job.save_is_due:
-            current = {"step": step, "facts": facts, "losses": losses, "model": model.state_dict()}
-            current |= {"optimizers": [optimizer.state_dict() for optimizer in optimizers]}
-            current |= {"rng": torch.get_rng_state(), "initial": [initial.mean, initial.std]}
-            job.save(current)
 
         # schedule
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):

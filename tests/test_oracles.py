@@ -1,0 +1,182 @@
+"""Whole trainings against numbers measured elsewhere and against what theory says must hold exactly."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import entry, make_spec, train, value
+from torch import nn
+
+from sparsity_cliff import registry
+from sparsity_cliff.data import Dataset
+from sparsity_cliff.models.mlp import MLP
+
+HIDDEN, HEAD = "blocks.0.linear.weight", "head.weight"
+
+#: 4,000 Gaussian inputs with random labels take the place of these, because `data.axis` is random. The set is fixed and
+#: of the size of MNIST-1D: of the readings of "Gaussian inputs, random labels", the one that gives the table's numbers.
+SHAPE = Dataset(torch.zeros(4000, 40), torch.full((4000,), 9), torch.zeros(500, 40), torch.full((500,), 9), 10)
+OPTIMIZERS = {"sgd": entry("optimizer", "sgd", lr=0.05), "adam": entry("optimizer", "adam", lr=1e-3)}
+
+
+@cache
+def trained(activation: str, loss: str, optimizer: str, seed: int, model: str = "mlp", every: int = 1000) -> Any:
+    """1,000 steps of the MLP 40-256-256-10 without biases, batch 128, on random data."""
+    spec = make_spec(
+        "mlp",
+        model={"function": model, "width": 256, "depth": 2, "bias": False, "init": "kaiming_normal"},
+        activation={"name": "it", "function": activation},
+        loss=entry("loss", loss),
+        optimizer=OPTIMIZERS[optimizer],
+        data={"name": "gaussian", "function": "gaussian", "axis": "random"},
+        steps=1000,
+        batch_size=128,
+        every=every,
+        measure=["weights", "activations"],
+        seeds=[seed],
+    )
+    return train(spec, SHAPE)
+
+
+def drifts(activation: str, loss: str, optimizer: str, layer: str = HIDDEN, seeds: int = 2) -> np.ndarray:
+    return np.array([value(trained(activation, loss, optimizer, s)["facts"], "drift_z", layer) for s in range(seeds)])
+
+
+# ------------------------------------------------------------------------------------------ the drift table
+
+
+@pytest.mark.parametrize(
+    ("activation", "loss", "optimizer", "measured"),  # elsewhere, mean of five seeds
+    [
+        ("relu", "cross_entropy", "sgd", -3.8),
+        ("relu", "cross_entropy", "adam", -6.6),
+        ("relu", "mse", "sgd", -14.7),
+        ("relu", "mse", "adam", -27.8),
+        ("gelu", "cross_entropy", "adam", -5.5),
+        ("gelu", "mse", "sgd", -13.5),
+        ("silu", "cross_entropy", "sgd", -2.6),
+        ("silu", "mse", "adam", -27.3),
+        ("relu2", "cross_entropy", "sgd", -41.6),
+        ("relu2", "mse", "adam", -61.0),
+    ],
+)
+def test_drift_is_negative_and_as_large_as_measured_elsewhere(
+    activation: str, loss: str, optimizer: str, measured: float
+) -> None:
+    found = drifts(activation, loss, optimizer)
+    spread = 0.5 + 0.07 * abs(measured)  # over seeds; of five seeds in every cell, about the largest seen
+    assert (found < 0).all()
+    assert abs(found.mean() - measured) < 4 * spread * (1 / len(found) + 1 / 5) ** 0.5
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_drift_is_stronger_under_mse(optimizer: str) -> None:
+    assert drifts("relu", "mse", optimizer).max() < 2 * drifts("relu", "cross_entropy", optimizer).min()
+
+
+@pytest.mark.parametrize(
+    ("loss", "optimizer", "bound"),
+    # a single seed under Adam may be at 1.5; the mean of five is at -0.1
+    [("cross_entropy", "sgd", 0.3), ("mse", "sgd", 0.15), ("cross_entropy", "adam", 2)],
+)
+@pytest.mark.parametrize("activation", ["tanh", "identity"])
+def test_odd_activations_do_not_drift(activation: str, loss: str, optimizer: str, bound: float) -> None:
+    assert (np.abs(drifts(activation, loss, optimizer)) < bound).all()
+
+
+def test_relu2_diverges_at_once_under_mse_and_sgd() -> None:
+    status = trained("relu2", "mse", "sgd", 0)["status"]
+    assert status.startswith("diverged at step ")
+    assert int(status.split()[-1]) < 20
+
+
+def test_drift_becomes_sparsity_with_relu_but_not_with_gelu() -> None:
+    for activation, start in (("relu", 0.5), ("gelu", 0.0)):
+        facts = trained(activation, "mse", "sgd", 0)["facts"]
+        assert value(facts, "activation_sparsity", None, 0) == pytest.approx(start, abs=0.02)
+    assert value(trained("relu", "mse", "adam", 0)["facts"], "activation_sparsity") > 0.6
+    assert value(trained("gelu", "mse", "sgd", 0)["facts"], "activation_sparsity") < 0.01
+
+
+# ------------------------------------------------------------------------------------------ exact laws
+
+
+def test_cross_entropy_and_sgd_conserve_the_classifiers_mean_weight() -> None:
+    """The gradients of the classes sum to zero, so drift there would be an error. Adam's rescaling breaks the law."""
+    for activation in ("relu", "silu", "relu2"):
+        assert (np.abs(drifts(activation, "cross_entropy", "sgd", HEAD)) < 1e-4).all()  # of a standard error: rounding
+    assert (np.abs(drifts("relu", "cross_entropy", "adam", HEAD)) > 1).all()
+
+
+class MirroredReLU(nn.Module):
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return -torch.relu(-z)
+
+
+def mirrored_relu() -> nn.Module:
+    return MirroredReLU()
+
+
+class Mirrored(MLP):
+    """The MLP with the signs of its first and last weights turned."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        with torch.no_grad():
+            self.stem.linear.weight.neg_()
+            self.head.weight.neg_()
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_the_mirrored_activation_drifts_as_its_mirror_image(loss: str) -> None:
+    """With -relu(-x), -W1, W2 and -W3 the network computes the same, all hidden activations having the other sign: the
+    gradient of W2 is the same and that of W3 the opposite, bit for bit."""
+    facts = trained("relu", loss, "sgd", 0)["facts"]
+    mirrored = trained("test_oracles:mirrored_relu", loss, "sgd", 0, model="test_oracles:Mirrored")["facts"]
+    for step in (1, 64, 1000):
+        assert value(mirrored, "loss@test", None, step) == value(facts, "loss@test", None, step)
+        assert value(mirrored, "drift_z", HIDDEN, step) == value(facts, "drift_z", HIDDEN, step)
+        assert value(mirrored, "drift_z", HEAD, step) == -value(facts, "drift_z", HEAD, step)
+        assert value(mirrored, "drift_z", "stem.linear.weight", step) == -value(
+            facts, "drift_z", "stem.linear.weight", step
+        )
+    assert value(facts, "drift_z", HIDDEN) < -1
+
+
+# ------------------------------------------------------------------------------------------ MNIST-1D
+
+
+@cache
+def mnist1d() -> Dataset:
+    arrays = registry.load("data", "mnist1d")(None)
+    return Dataset(*(torch.from_numpy(arrays[key]) for key in ("x_train", "y_train", "x_test", "y_test")), 10)
+
+
+def accuracy(model: dict[str, Any], activation: dict[str, Any], steps: int, lr: float, seeds: int) -> float:
+    spec = make_spec(
+        model=model,
+        activation=activation,
+        optimizer=entry("optimizer", "adamw", lr=lr, weight_decay=0.1),
+        schedule=entry("schedule", "cosine", warmup=50),
+        steps=steps,
+        batch_size=64,
+        every=steps,
+        measure=[],
+    )
+    results = [train({**spec, "seeds": [seed]}, mnist1d()) for seed in range(seeds)]
+    return 100 * float(np.mean([value(result["facts"], "accuracy") for result in results]))
+
+
+def test_the_mlp_falls_off_before_90_percent_zeros_and_the_cnn_does_not() -> None:
+    """Measured elsewhere: MLP-256 66.6 % dense and 53.2 % at 90 % zeros, a small CNN 92.3 % at 90 %. The settings there
+    are not known; ours reach the levels within a few points."""
+    mlp, cnn = {"function": "mlp", "width": 256, "depth": 2}, {"function": "cnn", "channels": 48}
+    dense, sparse = entry("activation", "relu"), entry("activation", "topk", sparsity=0.9, over="example")
+    flat, fallen = (accuracy(mlp, act, 1000, 0.004, seeds=2) for act in (dense, sparse))
+    assert flat == pytest.approx(66.6, abs=4)
+    assert fallen == pytest.approx(53.2, abs=5)
+    high, kept = (accuracy(cnn, act, 1500, 0.01, seeds=1) for act in (dense, sparse))
+    assert kept == pytest.approx(92.3, abs=3)
+    assert high - kept < 4 < 8 < flat - fallen

@@ -1,0 +1,390 @@
+"""Training: against an independent loop, reproducible to the bit, and the same after any interruption."""
+
+import contextlib
+import math
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import data_of, dataset, entry, make, make_model, make_spec, names, run, train, valid_pairs, value
+from torch import Tensor
+
+from sparsity_cliff import checkpoint, probes, traces
+from sparsity_cliff.data import Dataset
+from sparsity_cliff.train import Batches, Job, Progress, pick_device
+
+GROUPS = ["activations", "weights", "gradients", "histograms"]
+
+
+# ------------------------------------------------------------------------------------------ an independent loop
+
+
+def plain_loop(spec: dict[str, Any], lr: Any, stop_at: int) -> tuple[torch.nn.Module, list[float]]:
+    """The weights after `stop_at` steps of plain gradient descent, and the loss of each step; lr: step -> rate."""
+    data, losses = data_of(spec["model"]["function"]), []
+    model = make_model(spec["model"]["function"], seed=spec["seeds"][0], loss=spec["loss"])
+    batches, loss_of = (
+        Batches(data, spec["training"]["batch_size"], spec["seeds"][0]),
+        make("loss", spec["loss"]["name"]),
+    )
+    for step in range(stop_at):
+        x, y = batches(step)
+        loss = loss_of(model(x), y)
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        losses.append(loss.item())
+        with torch.no_grad():
+            for p, gradient in zip(model.parameters(), gradients, strict=True):
+                p.sub_(lr(step) * gradient)
+    return model, losses
+
+
+@pytest.mark.parametrize("loss", names("loss"))
+@pytest.mark.parametrize("model", names("model"))
+def test_the_loop_is_gradient_descent(model: str, loss: str) -> None:
+    spec = make_spec(model, loss=entry("loss", loss), schedule=entry("schedule", "cosine", warmup=3))
+
+    def rate(step: int) -> float:
+        warm = min(1, (step + 1) / 4)
+        return 0.1 * warm * 0.5 * (1 + math.cos(math.pi * max(0, step - 3) / 9))
+
+    facts, losses = train(spec)["facts"], plain_loop(spec, rate, 12)[1]
+    measured = [0, 1, 2, 4, 8, 12]
+    for before, step in pairwise(measured):
+        mean = sum(losses[before:step]) / (step - before)
+        assert value(facts, "loss@train", None, step) == pytest.approx(mean, rel=1e-4)
+    for step in measured:
+        network, data = plain_loop(spec, rate, step)[0].eval(), data_of(model)
+        with torch.no_grad():
+            expected = make("loss", loss)(network(data.x_test), data.y_test).item()
+        assert value(facts, "loss@test", None, step) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("model", "optimizer"), valid_pairs())
+def test_training_learns(model: str, optimizer: str) -> None:
+    options = {"lr": 0.01} if optimizer != "sgd" else {"lr": 0.05, "momentum": 0.9}
+    spec = make_spec(model, steps=60, every=60, measure=[], optimizer=entry("optimizer", optimizer, **options))
+    facts = train(spec)["facts"]
+    assert value(facts, "loss@train", None, 1) > 1.05 * value(facts, "loss@train", None, 60)
+
+
+# ------------------------------------------------------------------------------------------ batches
+
+
+def test_every_epoch_shows_every_example_once_in_a_new_order() -> None:
+    data = dataset(train=20)
+    batches = Batches(data, 5, seed=0)
+    epochs = [torch.cat([batches(step)[0] for step in range(4 * epoch, 4 * epoch + 4)]) for epoch in range(3)]
+    for x in epochs:
+        assert torch.equal(x[x[:, 0].argsort()], data.x_train[data.x_train[:, 0].argsort()])
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+def test_a_batch_is_a_function_of_seed_and_step() -> None:
+    data = dataset(train=20)
+    forward, backward = Batches(data, 6, seed=0), Batches(data, 6, seed=0)
+    expected = {step: forward(step) for step in range(9)}
+    for step in reversed(range(9)):
+        assert all(torch.equal(old, new) for old, new in zip(expected[step], backward(step), strict=True))
+    assert not torch.equal(expected[0][0], Batches(data, 6, seed=1)(0)[0])
+
+
+def test_inputs_and_labels_stay_together_and_the_rest_is_dropped() -> None:
+    x = torch.arange(20.0).view(20, 1)
+    data = Dataset(x, x[:, 0].long(), x, x[:, 0].long(), 20)
+    batches = Batches(data, 6, seed=0)
+    for step in range(9):
+        inputs, labels = batches(step)
+        assert inputs[:, 0].tolist() == labels.tolist()
+        assert len(labels) == 6
+
+
+def test_a_batch_may_be_larger_than_the_data() -> None:
+    assert len(Batches(dataset(train=20), 50, seed=0)(3)[1]) == 20
+
+
+# ------------------------------------------------------------------------------------------ the same again
+
+
+def contents(path: Path) -> list[Any]:
+    """Rows and statuses of a trace; what tells of the time is left out."""
+    table, about = traces.read(path)
+    rows = [{**row, "value": repr(row["value"])} for row in table.to_pylist()]  # repr: every bit, and NaN equals itself
+    return [rows, about["status"], about["spec"]]
+
+
+@pytest.mark.parametrize("model", names("model"))
+def test_the_same_run_gives_the_same_trace(tmp_path: Path, model: str) -> None:
+    spec = make_spec(model, seeds=[0, 1])
+    torch.manual_seed(1)
+    first = contents(run(tmp_path / "first", spec))
+    torch.manual_seed(2)
+    assert contents(run(tmp_path / "second", spec)) == first
+
+
+@pytest.mark.parametrize("axis", ["real", "random"])
+def test_a_block_of_seeds_equals_its_seeds_alone(axis: str) -> None:
+    spec = make_spec(seeds=[3, 5]) | {"data": {"name": "small", "function": "small", "axis": axis}}
+    alone = [train({**spec, "seeds": [seed]}) for seed in (3, 5)]
+    assert [train(spec, position=position) for position in (0, 1)] == alone
+    assert alone[0]["facts"] != alone[1]["facts"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("model", names("model"))
+def test_what_is_measured_changes_no_other_number(model: str, precision: str) -> None:
+    def facts(groups: list[str], every: int = 4) -> set[Any]:
+        return set(train(make_spec(model, measure=groups, every=every, precision=precision))["facts"])
+
+    everything = facts(GROUPS)
+    for group in GROUPS:
+        fewer = facts([other for other in GROUPS if other != group])
+        assert fewer < everything
+        assert {fact[5] for fact in everything - fewer}.isdisjoint(fact[5] for fact in fewer)
+    seldom = {fact for fact in facts(GROUPS, every=12) if fact[2] != "train" or fact[5] != "loss"}
+    assert seldom - everything == set()  # the mean loss since the last measurement has another span
+    assert {fact for fact in everything if fact[1] in (0, 12) and fact[2] != "train"} <= seldom
+
+
+def test_random_data_is_drawn_from_the_runs_seed() -> None:
+    real, random = (
+        make_spec() | {"data": {"name": "small", "function": "small", "axis": axis}} for axis in ("real", "random")
+    )
+    assert train(real)["facts"] != train(random)["facts"]
+    shifted = Dataset(
+        *(t + 1 for t in (data_of("mlp").x_train, data_of("mlp").y_train * 0 + 1)),
+        *(data_of("mlp").x_test, data_of("mlp").y_test),
+        3,
+    )
+    assert train(random, shifted) == train(random)  # nothing of the real data but its shape
+
+
+# ------------------------------------------------------------------------------------------ interruptions
+
+
+@contextlib.contextmanager
+def at_batch(number: int, do: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within: call `do` when the run draws its batch of this number, counting over seeds."""
+    original, drawn = Batches.__call__, []
+
+    def watched(self: Batches, step: int) -> tuple[Tensor, Tensor]:
+        drawn.append(step)
+        if len(drawn) == number:
+            do()
+        return original(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "__call__", watched)
+        yield
+    assert len(drawn) >= number
+
+
+def killed() -> None:
+    raise KeyboardInterrupt("as if the machine had gone")
+
+
+def interrupted(folder: Path, spec: dict[str, Any], number: int, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The trace of a run that got SIGTERM at its batch of this number and was started again."""
+    with at_batch(number, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit) as end:
+        run(folder, spec)
+    assert end.value.code == checkpoint.COME_BACK
+    assert not (folder / "traces").exists()
+    assert list((folder / "checkpoints" / "small").rglob("state.pt"))
+    path = run(folder, spec)
+    assert not (folder / "checkpoints").exists()
+    return path
+
+
+@pytest.mark.parametrize("number", range(1, 12))
+def test_an_interrupted_run_ends_with_the_same_trace(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the step: measured ones (1, 2, 4, 8) and others."""
+    spec = make_spec(optimizer=entry("optimizer", "adam"))
+    expected = contents(run(tmp_path / "whole", spec))
+    assert contents(interrupted(tmp_path / "parts", spec, number, monkeypatch)) == expected
+
+
+@pytest.mark.parametrize(("model", "optimizer"), valid_pairs())
+def test_every_optimizer_and_architecture_resumes(
+    tmp_path: Path, model: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"momentum": 0.9} if optimizer == "sgd" else {}
+    normalization = entry("normalization", "batch_norm")
+    schedule = entry("schedule", "cosine")
+    spec = make_spec(
+        model, optimizer=entry("optimizer", optimizer, **options), normalization=normalization, schedule=schedule
+    )
+    expected = contents(run(tmp_path / "whole", spec))
+    assert contents(interrupted(tmp_path / "parts", spec, 6, monkeypatch)) == expected
+
+
+@pytest.mark.parametrize("number", [12, 13, 14, 19])  # last of the first seed, first of the second, later
+def test_a_run_resumes_in_any_seed_of_its_block(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(seeds=[0, 1])
+    expected = contents(run(tmp_path / "whole", spec))
+    assert contents(interrupted(tmp_path / "parts", spec, number, monkeypatch)) == expected
+
+
+def test_a_killed_run_resumes_from_its_last_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(seeds=[0, 1])
+    expected = contents(run(tmp_path / "whole", spec))
+    monkeypatch.setattr(Job, "save_is_due", property(lambda self: True))  # as if a minute went by at every step
+    for number in (7, 3, 9):  # killed three times, each time somewhat further
+        with at_batch(number, killed, monkeypatch), pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "parts", spec)
+    assert contents(run(tmp_path / "parts", spec)) == expected
+
+
+def test_a_signal_may_arrive_at_any_point_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks at it, too: the request is there at the second only, the losses must not be lost."""
+    spec = make_spec()
+    expected = contents(run(tmp_path / "whole", spec))
+    for look in range(1, 40):
+        looks = []
+
+        def due(self: Job, look: int = look, looks: list[int] = looks) -> bool:
+            looks.append(1)
+            self.stop.requested |= len(looks) == look
+            return bool(self.stop)
+
+        with monkeypatch.context() as patch, contextlib.suppress(SystemExit):
+            patch.setattr(Job, "save_is_due", property(due))
+            run(tmp_path / "parts", spec)
+        assert contents(run(tmp_path / "parts", spec)) == expected
+        if len(looks) < look:
+            return
+    pytest.fail("the run looks oftener than expected")
+
+
+@pytest.mark.parametrize("damage", ["torn", "foreign"])
+def test_a_checkpoint_that_must_not_be_used_is_told_and_left(
+    tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = make_spec()
+    expected = contents(run(tmp_path / "whole", spec))
+    with at_batch(6, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit):
+        run(tmp_path / "parts", spec)
+    (path,) = (tmp_path / "parts" / "checkpoints").rglob("state.pt")
+    if damage == "torn":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        checkpoint.save(path, "another's", {"done": [], "current": {"step": 11}})
+    assert contents(run(tmp_path / "parts", spec)) == expected
+    assert re.search(
+        f"{re.escape(str(path))}: {damage} checkpoint .*: not used, starting afresh", capsys.readouterr().out
+    )
+
+
+def test_another_spec_or_other_code_does_not_see_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with at_batch(6, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit):
+        run(tmp_path / "parts", make_spec())
+    other = make_spec(steps=10)
+    assert contents(run(tmp_path / "parts", other)) == contents(run(tmp_path / "whole", other))
+
+
+# ------------------------------------------------------------------------------------------ divergence
+
+
+def diverging(loss: str, every: int, steps: int = 300) -> dict[str, Any]:
+    optimizer = entry("optimizer", "sgd", lr=2.0)
+    return make_spec(
+        loss=entry("loss", loss), optimizer=optimizer, every=every, steps=steps, activation=entry("activation", "relu2")
+    )
+
+
+@pytest.mark.parametrize("every", [1, 7, 300])
+def test_a_diverged_run_says_at_which_step(tmp_path: Path, every: int) -> None:
+    spec = diverging("mse", every)
+    data, model, loss_of = data_of("mlp"), make_model("mlp", activation=spec["activation"]), make("loss", "mse")
+    batches = Batches(data, 16, 0)
+    for step in range(300):
+        x, y = batches(step)
+        model.zero_grad()
+        loss = loss_of(model(x), y)
+        if not loss.isfinite():
+            break
+        loss.backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.sub_(2.0 * p.grad)  # type: ignore[operator]
+    assert 0 < step < 299
+    table, about = traces.read(run(tmp_path, spec))
+    assert about["status"] == {"0": f"diverged at step {step}"}
+    rows = table.to_pylist()
+    losses = [row["value"] for row in rows if (row["split"], row["metric"]) == ("train", "loss")]
+    assert all(math.isfinite(loss) for loss in losses)
+    assert {row["step"] for row in rows} == {s for s in probes.schedule(300, every) if s <= step}
+
+
+def test_the_seeds_after_a_diverged_one_are_trained(tmp_path: Path) -> None:
+    table, about = traces.read(run(tmp_path, {**diverging("mse", 100), "seeds": [0, 1]}))
+    assert [status.split(" at ")[0] for status in about["status"].values()] == ["diverged", "diverged"]
+    assert set(table["seed"].to_pylist()) == {0, 1}
+
+
+# ------------------------------------------------------------------------------------------ surroundings
+
+
+def test_a_trace_says_where_it_comes_from(tmp_path: Path) -> None:
+    spec = make_spec(seeds=[4, 2])
+    table, about = traces.read(run(tmp_path, spec), run="small")
+    row = table.to_pylist()[0]
+    labels = {"run": "small", "architecture": "mlp", "activation": "relu", "loss": "cross_entropy"}
+    labels |= {"normalization": "default", "data": "real"}
+    assert {key: row[key] for key in labels} == labels
+    assert about["status"] == {"4": "finished", "2": "finished"}
+    assert (about["device"], about["threads"], about["code"]) == ("cpu", 1, {"module": "digest"})
+    seconds = about["seconds"]
+    assert seconds["training"] > 0
+    assert seconds["training"] + seconds["probes"] + seconds["saving"] <= seconds["wall"]
+
+
+def test_progress_tells_percent_loss_speed_and_remaining_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, make_spec(seeds=[0, 1]))
+    lines = capsys.readouterr().out.splitlines()
+    pattern = r"small  ( 50|100) %  seed [01]  step 12/12  loss \d\.\d+  \d+ steps/s  remaining \d+:\d\d"
+    assert len([line for line in lines if re.fullmatch(pattern, line)]) == 2
+    assert [line for line in lines if "finished" in line] == ["small  seed 0: finished", "small  seed 1: finished"]
+
+
+def test_progress_is_told_every_two_seconds_and_counts_from_where_it_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lines = [100.0], list[str]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    tell = Progress(lines.append, [7, 8], steps=100)
+    tell(1, 40, 0.5)  # resumed in the second seed
+    for step in (50, 60, 70):
+        now[0] += 1
+        tell(1, step, 0.5)
+    assert lines == [" 80 %  seed 8  step 60/100  loss 0.5  10 steps/s  remaining 0:04"]
+
+
+@pytest.mark.parametrize("model", names("model"))
+def test_bfloat16_trains_and_differs(model: str) -> None:
+    wide, narrow = (train(make_spec(model, precision=precision)) for precision in ("float32", "bfloat16"))
+    assert narrow["status"] == "finished"
+    for metric in ("loss@test", "loss@train"):
+        a, b = (value(result["facts"], metric) for result in (wide, narrow))
+        assert a != b
+        assert b == pytest.approx(a, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"),
+    [(True, False, "cuda"), (False, True, "mps"), (True, True, "cuda"), (False, False, "cpu")],
+)
+def test_auto_takes_the_best_device(cuda: bool, mps: bool, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pick_device("auto") == torch.device(device)
+    assert pick_device("cpu") == torch.device("cpu")
