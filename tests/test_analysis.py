@@ -79,7 +79,7 @@ def test_points_are_the_last_step_of_finished_seeds(study: Traces) -> None:
     assert set(table["run"]) == {run}
 
 
-def test_points_leave_out_other_losses_random_data_and_the_excluded(study: Traces) -> None:
+def test_points_leave_out_other_losses_and_random_data_and_mark_the_excluded(study: Traces) -> None:
     add(study, "relu")
     add(study, "gelu")
     add(study, "tanh")
@@ -87,8 +87,8 @@ def test_points_leave_out_other_losses_random_data_and_the_excluded(study: Trace
     add(study, "relu", data="random")
     tables = study.tables()
     table = analysis.points(*tables, "cross_entropy", ["tanh"])
-    assert table["configuration"].tolist() == ["relu"] * 3 + ["gelu"] * 3  # the order of the study
-    assert table["run"].nunique() == 2
+    assert table["configuration"].tolist() == ["relu"] * 3 + ["gelu"] * 3 + ["tanh"] * 3  # the order of the study
+    assert table["fitted"].tolist() == [True] * 6 + [False] * 3
     assert analysis.points(*tables, "mse", [])["configuration"].tolist() == ["gelu"] * 3
 
 
@@ -266,7 +266,16 @@ def test_histograms_are_the_densities_of_the_fed_hidden_weights(study: Traces) -
 # ------------------------------------------------------------------------------------------ little or nothing
 
 COLUMNS = {
-    "points": {"architecture", "configuration", "seed", "sparsity", "accuracy", "near_zero_share", "target_sparsity"},
+    "points": {
+        "architecture",
+        "configuration",
+        "seed",
+        "sparsity",
+        "accuracy",
+        "near_zero_share",
+        "target_sparsity",
+        "fitted",
+    },
     "drift": {*analysis.CELL, "step", "mean", "low", "high", "n", "level"},
     "drift_contrasts": {*analysis.CELL, "against", "mean", "low", "high", "n", "level", "p"},
     "sparsity_over_steps": {*analysis.CELL, "metric", "step", "mean", "low", "high", "n", "level"},

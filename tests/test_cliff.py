@@ -254,12 +254,27 @@ def test_relative_accuracy_is_relative_to_the_mean_of_the_own_baseline() -> None
     )
     relative = cliff.relative_accuracy(points, "relu")["relative_accuracy"]
     assert relative.to_list() == pytest.approx([0.5 / 0.6, 0.7 / 0.6, 0.5, 1, 0.5])
-    with pytest.raises(ValueError, match=r"architecture 'a'.*baseline configuration 'gelu'"):
-        cliff.relative_accuracy(points, "gelu")
-    with pytest.raises(ValueError, match=r"architecture 'b'.*baseline configuration 'relu'"):
-        cliff.relative_accuracy(points.drop(index=3), "relu")
-    with pytest.raises(ValueError, match=r"architecture 'b': the baseline 'relu' has accuracy 0"):
-        cliff.relative_accuracy(points.assign(accuracy=[0.5, 0.7, 0.3, 0.0, 0.4]), "relu")
+    # a baseline that diverged, or is never right, leaves nothing to compare with
+    lost = cliff.relative_accuracy(points.drop(index=3), "relu")["relative_accuracy"]
+    assert lost.isna().to_list() == [False, False, False, True]
+    wrong = points.assign(accuracy=[0.5, 0.7, 0.3, 0.0, 0.4])
+    assert cliff.relative_accuracy(wrong, "relu")["relative_accuracy"].isna().to_list() == [False] * 3 + [True] * 2
+
+
+def test_an_architecture_without_a_baseline_is_not_pooled() -> None:
+    one, other = runs(hinge(0.7)), runs(hinge(0.7)).assign(architecture="lost")
+    both = pd.concat([one, other[other["configuration"] != "c00"]], ignore_index=True)
+    verdicts, curves = cliff.cliffs(both, baseline="c00", resamples=300)
+    assert verdicts["architecture"].to_list() == [one["architecture"].iloc[0], "lost", "pooled"]
+    assert verdicts["n_architectures"].to_list() == [1, 1, 1]
+    assert set(curves["architecture"]) == set(verdicts["architecture"])
+
+
+def test_no_points_give_empty_tables() -> None:
+    verdicts, curves = cliff.cliffs(runs(hinge(0.7)).iloc[:0], baseline="c00")
+    assert len(verdicts) == len(curves) == 0
+    assert "verdict" in verdicts
+    assert "fitted" in curves
 
 
 def test_architectures_that_differ_widen_the_pooled_interval() -> None:

@@ -36,7 +36,7 @@ def test_a_sweep_leaves_every_trace_table_and_figure(finished: Sweep) -> None:
         assert finished.results("figures", f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert finished.results("figures", f"{figure}.pdf").read_bytes().startswith(b"%PDF")
     assert not finished.results("checkpoints").exists()
-    assert not [path for path in finished.folder.rglob(".*.parquet.*")]
+    assert not list(finished.folder.rglob(".*.parquet.*"))
 
 
 def test_every_trace_carries_its_provenance(finished: Sweep) -> None:
@@ -102,7 +102,9 @@ def test_one_job_at_a_time_gives_the_same_traces_bit_for_bit(finished: Sweep, fr
 
 def test_more_probes_change_no_other_number(finished: Sweep) -> None:
     before = contents(finished.results("traces", f"{RUN}.parquet"))
-    finished.edit("study.yaml", ("measure: [activations, weights, gradients, histograms]", "measure: [activations, weights]"))
+    finished.edit(
+        "study.yaml", ("measure: [activations, weights, gradients, histograms]", "measure: [activations, weights]")
+    )
     finished.snakemake(f"results/smoke/traces/{RUN}.parquet")
     after = contents(finished.results("traces", f"{RUN}.parquet"))
     kept = before[before["metric"].isin(after["metric"].unique())]

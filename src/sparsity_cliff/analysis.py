@@ -42,12 +42,13 @@ def last_step(facts: pd.DataFrame) -> pd.DataFrame:
 def points(facts: pd.DataFrame, runs: pd.DataFrame, loss: str, exclude: Sequence[str]) -> pd.DataFrame:
     """One row per finished seed on real data with this loss: measured sparsity and accuracy at the last step.
 
-    configuration: the activation, with the normalization where that is not the architecture's own. Columns also:
-    near_zero_share, target_sparsity (the nominal setting of a control), run.
+    configuration: the activation, with the normalization where that is not the architecture's own. fitted: whether the
+    point belongs to the curve, that is, its activation is not in `exclude`. Columns also: near_zero_share,
+    target_sparsity (the nominal setting of a control), run.
     """
     whole = last_step(finished(facts, runs))
     whole = whole[whole["layer"].isna() & (whole["split"] == "test")]
-    chosen = (whole["data"] == "real") & (whole["loss"] == loss) & ~whole["activation"].isin(list(exclude))
+    chosen = (whole["data"] == "real") & (whole["loss"] == loss)
     wide = whole[chosen].pivot_table(
         index=["run", "seed", "architecture", "activation", "normalization"], columns="metric", values="value"
     )
@@ -59,7 +60,8 @@ def points(facts: pd.DataFrame, runs: pd.DataFrame, loss: str, exclude: Sequence
     table = runs[["run", "seed", "target_sparsity"]].merge(
         table.assign(configuration=configuration), on=["run", "seed"]
     )
-    columns = ["sparsity", "accuracy", "near_zero_share", "target_sparsity", "run"]
+    table["fitted"] = ~table["activation"].isin(list(exclude))
+    columns = ["sparsity", "accuracy", "near_zero_share", "target_sparsity", "fitted", "run"]
     return table[["architecture", "configuration", "seed", *columns]]
 
 

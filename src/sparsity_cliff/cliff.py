@@ -45,6 +45,7 @@ class Cliff:
     architecture: str  # its name, or "pooled"
     value: str  # the column that was fitted
     verdict: Verdict = "too few runs"
+    bends: bool = False  # a broken line is significantly better than a straight one, and bends down
     reason: str  # the numbers that decided, in one sentence
     break_at: float = NAN
     low: float = NAN
@@ -269,17 +270,14 @@ def _jackknife(estimate: Callable[[NDArray[np.bool_]], Array], groups: NDArray[n
 def relative_accuracy(points: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Adds `relative_accuracy`: accuracy over the mean accuracy of the architecture's dense configuration `baseline`.
 
-    ValueError where an architecture has no such configuration, or one with accuracy 0.
+    Missing for an architecture none of whose baseline runs finished, or got any example right.
     """
-    _check(points, "accuracy")
     dense = points[points["configuration"].astype(str) == baseline]
     means = dense.groupby(dense["architecture"].astype(str))["accuracy"].mean()
-    for architecture in sorted(points["architecture"].astype(str).unique()):
-        if architecture not in means.index:
-            raise ValueError(f"architecture {architecture!r} has no runs of the baseline configuration {baseline!r}")
-        if means[architecture] == 0:
-            raise ValueError(f"architecture {architecture!r}: the baseline {baseline!r} has accuracy 0")
-    return points.assign(relative_accuracy=points["accuracy"] / points["architecture"].astype(str).map(means))
+    means = means.where(means > 0)
+    return points.assign(
+        relative_accuracy=points["accuracy"] / points["architecture"].astype(str).map(means).astype(float)
+    )
 
 
 def locate(
@@ -354,6 +352,8 @@ def locate(
         search_min=search_min,
         search_max=search_max,
     )
+    bends = found.p_break <= 1 - level and found.slope_after < min(found.slope_before, 0)
+    found = dataclasses.replace(found, bends=bends)
     verdict, reason = _decide(found, located, common=search_min <= low and high <= search_max)
     drawn = best if verdict == "cliff" else min([line, *smooth], key=_aicc)
     return dataclasses.replace(found, verdict=verdict, reason=reason, model=drawn.model.name)
@@ -406,13 +406,17 @@ def cliffs(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Verdicts, one row per architecture on accuracy and one row "pooled" on relative accuracy, and their curves.
 
-    baseline: the dense configuration that accuracy is relative to. The curves have the columns of `curve` after
-    `architecture`, `value` and `model`.
+    baseline: the dense configuration that accuracy is relative to; an architecture without it is not pooled. The
+    curves have the columns of `curve` after `architecture`, `value` and `model`. Without points, both are empty.
     """
     points = relative_accuracy(points, baseline)
-    parts = [(str(name), part, "accuracy") for name, part in points.groupby("architecture", observed=True)]
+    groups = points.groupby("architecture", observed=True, sort=False)
+    parts = [(str(name), part, "accuracy") for name, part in groups]
+    relative = points[points["relative_accuracy"].notna()]
+    if len(relative):
+        parts.append(("pooled", relative, "relative_accuracy"))
     verdicts, curves = [], []
-    for name, part, value in [*parts, ("pooled", points, "relative_accuracy")]:
+    for name, part, value in parts:
         found = locate(part, value=value, level=level, resamples=resamples, seed=seed)
         found = dataclasses.replace(found, architecture=name)
         drawn = curve(part, found, value=value, resamples=resamples, seed=seed)
@@ -420,7 +424,8 @@ def cliffs(
         curves.append(drawn.assign(architecture=name, value=value, model=found.model))
     columns = ["architecture", "value", "model", "sparsity", "fitted", "low", "high"]
     some = [frame for frame in curves if len(frame)] or curves[:1]  # an empty frame would cost the others their types
-    return pd.DataFrame(verdicts), pd.concat(some, ignore_index=True)[columns]
+    table = pd.DataFrame(verdicts, columns=[field.name for field in dataclasses.fields(Cliff)])
+    return table, pd.concat(some, ignore_index=True)[columns] if some else pd.DataFrame(columns=columns)
 
 
 # --------------------------------------------------------------------------------- details
@@ -431,7 +436,7 @@ def _decide(found: Cliff, located: bool, common: bool) -> tuple[Verdict, str]:
     so does the spread between architectures.
     """
     alpha = 1 - found.level
-    bends = found.p_break <= alpha and found.slope_after < min(found.slope_before, 0)
+    bends = found.bends
     lead = min(found.aicc_smooth - found.aicc_broken, found.bic_smooth - found.bic_broken)
     tests = f"break: p = {found.p_break:.2g}, fall: p = {found.p_fall:.2g}"
     ahead = f"{abs(lead):.1f} {'above' if lead < 0 else 'below'} a {found.smooth} curve's"

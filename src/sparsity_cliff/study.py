@@ -395,11 +395,12 @@ def _analysis(config: Config, runs: dict[str, Run]) -> None:
     for group in ("activations", "weights"):
         if group not in config["probes"]["measure"]:
             raise StudyError(f"probes.measure: {group} missing; the cliff and the drift need activations and weights")
+    if cliff["baseline"] in cliff.get("exclude", []):
+        raise StudyError(f"cliff.exclude: {cliff['baseline']} is the baseline; it must be a point of the curve")
     level, resamples = cliff.get("level", 0.95), cliff.get("resamples", 1000)
-    if resamples * (1 - level) < 5:  # a bootstrap quantile needs something beyond it
-        raise StudyError(
-            f"cliff.resamples: {resamples} are too few for level {level}; valid: {5 / (1 - level):.0f} or more"
-        )
+    fewest = round(5 / (0.4 * (1 - level)))  # what sparsity_cliff.cliff asks for, said before any run trains
+    if resamples < fewest:
+        raise StudyError(f"cliff.resamples: {resamples} are too few for level {level}; valid: {fewest} or more")
     curve = [run for run in runs.values() if run.data == "real" and run.loss == cliff["loss"]]
     for architecture in {run.architecture: None for run in curve}:
         if not any(run.architecture == architecture and run.activation == cliff["baseline"] for run in curve):

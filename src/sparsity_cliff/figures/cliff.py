@@ -38,13 +38,17 @@ def draw(points: pd.DataFrame, cliff: pd.DataFrame, curves: pd.DataFrame) -> Fig
         _points(axes, own, str(verdict.value), styles)
         _fit(axes, verdict, curve)
         _axes(axes, verdict)
-    return page.finish(figure, _handles(styles, cliff), _notes(cliff))
+    notes = _notes(cliff)
+    if not points["fitted"].all():
+        notes.insert(1, "Hollow points: not fitted.")
+    return page.finish(figure, _handles(styles, cliff), notes)
 
 
 def _points(axes: Axes, points: pd.DataFrame, value: str, styles: dict[str, Look]) -> None:
     for name, look in styles.items():
         own = points[points["configuration"] == name]
-        axes.plot(own["sparsity"], own[value], **look.point, markersize=2.6, alpha=0.7)
+        hollow: Any = {} if own["fitted"].all() else {"markerfacecolor": "white", "zorder": 1.9}
+        axes.plot(own["sparsity"], own[value], **{**look.point, **hollow}, markersize=2.6, alpha=0.7)
 
 
 def _fit(axes: Axes, verdict: Any, curve: pd.DataFrame) -> None:
@@ -73,11 +77,13 @@ def _axes(axes: Axes, verdict: Any) -> None:
 
 
 def words(verdict: Any) -> str:
-    """The verdict; of a cliff, with its place and interval."""
-    if verdict.verdict != "cliff":
-        return str(verdict.verdict)
+    """The verdict; of a cliff, and of a decline that bends, with the place and its interval."""
     place, low, high = (100 * number for number in (verdict.break_at, verdict.low, verdict.high))
-    return f"cliff at {place:.0f} % [{low:.0f}, {high:.0f}]"
+    if verdict.verdict == "cliff":
+        return f"cliff at {place:.0f} % [{low:.0f}, {high:.0f}]"
+    if verdict.verdict == "smooth decline" and verdict.bends:
+        return f"smooth decline, bends near {place:.0f} % [{low:.0f}, {high:.0f}]"
+    return str(verdict.verdict)
 
 
 def _handles(styles: dict[str, Look], cliff: pd.DataFrame) -> page.Handles:
