@@ -41,7 +41,8 @@ format: .venv/installed
 	$(BIN)/snakefmt Snakefile workflow
 
 benchmark: .venv/installed  ## overheads, as ratios (docs/benchmarks.md)
-	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/overhead.py $(STUDY)
+	$(BIN)/python benchmarks/dry_run.py
 
 clean:  ## results and caches; the environment stays
 	rm -rf results/*/ results/*.html .snakemake .pytest_cache .mypy_cache .ruff_cache

@@ -97,14 +97,14 @@ def train(spec: dict[str, Any], data: Dataset | None = None, position: int = 0, 
     return train_seed(spec, position, data, torch.device("cpu"), job, None)
 
 
-def run(folder: Path, spec: dict[str, Any], data: Dataset | None = None, run: str = "small") -> Path:
+def run(folder: Path, spec: dict[str, Any], code: str = '{"module":"digest"}') -> Path:
     """A run as the workflow starts it, in `folder`; the path of its trace."""
-    data = data if data is not None else data_of(spec["model"]["function"])
+    data = data_of(spec["model"]["function"])
     arrays = {key: getattr(data, key).numpy() for key in ("x_train", "y_train", "x_test", "y_test")}
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "data.npz", **arrays)
-    output = folder / "traces" / f"{run}.parquet"
-    train_run(run, json.dumps(spec, sort_keys=True), '{"module":"digest"}', folder / "data.npz", output)
+    output = folder / "traces" / "small.parquet"
+    train_run("small", json.dumps(spec, sort_keys=True), code, folder / "data.npz", output)
     return output
 
 

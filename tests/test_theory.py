@@ -1,4 +1,4 @@
-"""Why weights drift: the closed forms of docs/theory.md against autograd, by Monte Carlo over initializations.
+"""Why weights drift: the closed forms against autograd, by Monte Carlo over initializations.
 
 A two-layer network: pre-activations z, activations φ(z), outputs f = A φ(z), with the entries of A independent normal
 draws of deviation s. The expectation is over A, at fixed z.

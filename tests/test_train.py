@@ -17,7 +17,7 @@ from small import data_of, dataset, entry, make, make_model, make_spec, names, r
 from torch import Tensor
 
 from sparsity_cliff import checkpoint, probes, traces
-from sparsity_cliff.data import Dataset
+from sparsity_cliff.data import Dataset, randomized
 from sparsity_cliff.train import Batches, Job, Progress, pick_device
 
 GROUPS = ["activations", "weights", "gradients", "histograms"]
@@ -152,17 +152,22 @@ def test_what_is_measured_changes_no_other_number(model: str, precision: str) ->
     assert {fact for fact in everything if fact[1] in (0, 12) and fact[2] != "train"} <= seldom
 
 
-def test_random_data_is_drawn_from_the_runs_seed() -> None:
-    real, random = (
-        make_spec() | {"data": {"name": "small", "function": "small", "axis": axis}} for axis in ("real", "random")
-    )
-    assert train(real)["facts"] != train(random)["facts"]
-    shifted = Dataset(
-        *(t + 1 for t in (data_of("mlp").x_train, data_of("mlp").y_train * 0 + 1)),
-        *(data_of("mlp").x_test, data_of("mlp").y_test),
-        3,
-    )
-    assert train(random, shifted) == train(random)  # nothing of the real data but its shape
+def test_random_data_is_drawn_from_each_seed_and_knows_the_shape_of_the_data_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Dataset] = []
+
+    def spy(*arguments: Any) -> Dataset:
+        drawn.append(randomized(*arguments))
+        return drawn[-1]
+
+    monkeypatch.setattr("sparsity_cliff.train.randomized", spy)
+    spec = make_spec(seeds=[0, 1], data={"name": "small", "function": "small", "axis": "random"})
+    results = [train(spec, position=position) for position in (0, 1)]
+    assert not torch.equal(drawn[0].x_train, drawn[1].x_train)
+    data = data_of("mlp")
+    other = Dataset(data.x_train + 1, 2 - data.y_train, data.x_test - 1, 2 - data.y_test, data.classes)
+    assert train(spec, other) == results[0]
 
 
 # ------------------------------------------------------------------------------------------ interruptions
@@ -283,12 +288,36 @@ def test_a_checkpoint_that_must_not_be_used_is_told_and_left(
 
 
 def test_another_spec_or_other_code_does_not_see_the_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with at_batch(6, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit):
         run(tmp_path / "parts", make_spec())
-    other = make_spec(steps=10)
+    other = make_spec(optimizer=entry("optimizer", "sgd", lr=0.2))
     assert contents(run(tmp_path / "parts", other)) == contents(run(tmp_path / "whole", other))
+    run(tmp_path / "parts", make_spec(), code='{"module":"other"}')
+    assert "resuming" not in capsys.readouterr().out
+
+
+class Noisy(torch.nn.Module):
+    """ReLU with noise on what it passes, in training."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.relu(z + 0.1 * torch.randn_like(z)) if self.training else torch.relu(z)
+
+
+def noisy() -> torch.nn.Module:
+    return Noisy()
+
+
+def test_noise_goes_on_where_it_was_and_measuring_draws_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(activation={"name": "noisy", "function": "test_train:noisy"})
+    expected = contents(run(tmp_path / "whole", spec))
+    assert contents(interrupted(tmp_path / "parts", spec, 6, monkeypatch)) == expected
+    last = [
+        value(train({**spec, "probes": {"every": every, "measure": GROUPS}})["facts"], "loss@test") for every in (1, 12)
+    ]
+    assert last[0] == last[1]
+    assert last[0] != value(train(make_spec())["facts"], "loss@test")
 
 
 # ------------------------------------------------------------------------------------------ divergence
