@@ -62,7 +62,7 @@ def make_spec(model: str = "mlp", /, **parts: Any) -> dict[str, Any]:
     """A run's spec. A part replaces the default; `steps`, `every`, `measure`, `optimizer` … are found by name."""
     training = {"steps": 12, "batch_size": 16, "precision": "float32"}
     training |= {"optimizer": entry("optimizer", "sgd", lr=0.1), "schedule": entry("schedule", "constant")}
-    probes = {"every": 4, "measure": ["activations", "weights", "gradients", "histograms"]}
+    probes = {"every": 4, "examples": None, "measure": ["activations", "weights", "gradients", "histograms"]}
     spec = {
         "architecture": {"name": model},
         "model": {"function": model, **SMALL.get(model, {})},

@@ -216,6 +216,7 @@ CHANGED: dict[tuple[str, ...], object] = {  # a valid other value of every key o
     ("losses", "cross_entropy", "function"): "mse",
     ("losses", "mse", "function"): "cross_entropy",
     ("probes", "every"): 7,
+    ("probes", "examples"): 50,
     ("probes", "measure"): ["weights", "activations"],
     ("cliff", "baseline"): "tanh",
     ("cliff", "loss"): "mse",

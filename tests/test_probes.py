@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.stats import norm
-from small import data_of, entry, make, make_model, make_spec, names
+from small import data_of, entry, make, make_model, make_spec, names, train, value
 from torch import Tensor, nn
 
 from sparsity_cliff import probes
@@ -423,3 +424,15 @@ def test_measure_evaluates_the_whole_held_out_set(monkeypatch: pytest.MonkeyPatc
         rows = table(measure(spec, network, loss_of, data, initial, nullcontext, last=False))
         assert {key: rows[None, key] for key in expected} == pytest.approx(expected)
         assert ((None, "spike") in rows) == (groups != [])
+
+
+def test_measurements_in_between_take_the_first_examples_and_the_ends_take_all() -> None:
+    spec, data = make_spec(steps=8, every=4), data_of("mlp")
+    few = replace(data, x_test=data.x_test[:5], y_test=data.y_test[:5])
+    some = train({**spec, "probes": {**spec["probes"], "examples": 5}}, data)["facts"]
+    whole, part = train(spec, data)["facts"], train(spec, few)["facts"]
+    for metric in ("loss@test", "accuracy", "activation_sparsity", "near_zero_share", "spike"):
+        assert value(some, metric, step=4) == value(part, metric, step=4)
+        assert value(some, metric, step=0) == value(whole, metric, step=0)
+        assert value(some, metric, step=8) == value(whole, metric, step=8)
+    assert value(whole, "loss@test", step=4) != value(part, "loss@test", step=4)

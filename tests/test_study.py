@@ -123,7 +123,7 @@ MISTAKES: list[tuple[str, str, str, str]] = [
      "architectures.mlp.model.widht: unknown option of mlp 'widht' (did you mean width?); valid: width, depth, bias, init"),
     ("unknown option of an activation", "sparsity: 0.8", "sparcity: 0.8", "activations.topk_80.sparcity: unknown option of topk"),
     ("unknown key of a grid block", "    data: [random]", "    dat: [random]", "grid.1.dat: unknown key 'dat' (did you mean data?)"),
-    ("unknown key of the probes", "  every: 10", "  evry: 10", "probes.evry: unknown key 'evry' (did you mean every?); valid: every, measure"),
+    ("unknown key of the probes", "  every: 10", "  evry: 10", "probes.evry: unknown key 'evry' (did you mean every?); valid: every, examples, measure"),
     ("unknown option of an optimizer", "momentum: 0.9", "momentun: 0.9", "architectures.resnet.optimizer.momentun: unknown option of sgd"),
     ("unknown activation function", "{function: gelu}", "{function: gleu}", "activations.gelu.function: unknown activation 'gleu' (did you mean gelu?); valid: relu, gelu"),
     ("unknown model", "function: mlp", "function: mpl", "architectures.mlp.model.function: unknown model 'mpl' (did you mean mlp?); valid: mlp, cnn, resnet, vit"),

@@ -314,7 +314,8 @@ def test_noise_goes_on_where_it_was_and_measuring_draws_none(tmp_path: Path, mon
     expected = contents(run(tmp_path / "whole", spec))
     assert contents(interrupted(tmp_path / "parts", spec, 6, monkeypatch)) == expected
     last = [
-        value(train({**spec, "probes": {"every": every, "measure": GROUPS}})["facts"], "loss@test") for every in (1, 12)
+        value(train({**spec, "probes": {"every": every, "examples": None, "measure": GROUPS}})["facts"], "loss@test")
+        for every in (1, 12)
     ]
     assert last[0] == last[1]
     assert last[0] != value(train(make_spec())["facts"], "loss@test")

@@ -360,7 +360,11 @@ def _run(
             **sections["data"][architecture["data"]],
         },
         "training": architecture["training"],
-        "probes": {"every": int(config["probes"]["every"]), "measure": sorted(config["probes"]["measure"])},
+        "probes": {
+            "every": int(config["probes"]["every"]),
+            "examples": config["probes"].get("examples"),
+            "measure": sorted(config["probes"]["measure"]),
+        },
         "device": config["study"].get("device", "auto"),
         "seeds": seeds,
     }

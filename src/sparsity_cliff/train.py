@@ -75,10 +75,13 @@ def measure(
 ) -> list[probes.Row]:
     """The rows of one measurement: loss and accuracy on the held-out data, and the study's groups of probes.
 
-    last: whether this is the last step (or the first), where FLOPs and histograms are measured.
+    last: whether this is the last step (or the first): of all held-out examples, with FLOPs and histograms. In between,
+    of the first `examples` of them.
     """
     groups = spec["probes"]["measure"]
-    batches = list(torch.split(data.x_test, EVALUATION_BATCH))
+    examples = None if last else spec["probes"]["examples"]
+    x_test, y_test = data.x_test[:examples], data.y_test[:examples]
+    batches = list(torch.split(x_test, EVALUATION_BATCH))
     outputs: list[Tensor] = []
 
     def forward(x: Tensor) -> None:
@@ -91,13 +94,13 @@ def measure(
         if "activations" in groups:
             rows += probes.activations(model, forward, batches)
             if last:
-                rows += probes.flops(model, forward, data.x_test[:1], rows)
+                rows += probes.flops(model, forward, x_test[:1], rows)
         else:
             for x in batches:
                 forward(x)
         logits = torch.cat(outputs[: len(batches)])
-        correct = (logits.argmax(dim=1) == data.y_test).float().mean()
-        loss, accuracy = torch.stack([loss_of(logits, data.y_test), correct]).tolist()
+        correct = (logits.argmax(dim=1) == y_test).float().mean()
+        loss, accuracy = torch.stack([loss_of(logits, y_test), correct]).tolist()
         rows += [("test", None, None, "loss", loss), ("test", None, None, "accuracy", accuracy)]
         if "weights" in groups:
             rows += probes.weights(model, initial)

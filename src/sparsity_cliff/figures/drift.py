@@ -39,6 +39,8 @@ def _drift_axis(axes: Axes, frame: pd.DataFrame) -> None:
     axes.set_yscale("symlog", linthresh=1, linscale=0.6)
     low, high = (frame[name].fillna(frame["mean"]) for name in ("low", "high"))
     reach = {-1: max(1.0, -low.min()), 1: max(1.0, high.max())}
-    ticks = [sign * 10**k for sign in reach for k in range(math.ceil(math.log10(reach[sign])) + 1)]
-    axes.set_yticks([0, *ticks], [f"{tick}".replace("-", "−") for tick in [0, *ticks]])
+    decades = {sign: math.ceil(math.log10(reach[sign])) for sign in reach}
+    stride = max(1, -(-max(decades.values()) // 4))  # a run that went astray must not fill the axis with labels
+    ticks = [0.0, *(sign * 10.0**k for sign in reach for k in range(0, decades[sign] + 1, stride))]
+    axes.set_yticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
     axes.set_ylim(-1.2 * reach[-1], 1.2 * reach[1])
