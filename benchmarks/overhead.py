@@ -82,7 +82,9 @@ def orchestration(file: Path, cores: int) -> None:
     total, training = walls[0] * cores, jobs["training_seconds"].sum()
     print(f"{len(jobs)} training jobs on {cores} cores: wall {walls[0]:.1f} s; second sweep: {walls[1]:.1f} s")
     print(f"wall x cores / training = {total / training:.3f}\n\n| part | core seconds | share |\n| --- | --: | --: |")
-    parts = {name: jobs[f"{name}_seconds"].sum() for name in ("training", "probes", "import", "data", "saving")}
+    parts = {
+        name: jobs[f"{name}_seconds"].sum() for name in ("training", "probes", "import", "build", "data", "saving")
+    }
     parts["writing"] = writing
     parts["Snakemake, analysis, figures, idle cores"] = total - sum(parts.values())
     for name, seconds in parts.items():

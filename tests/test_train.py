@@ -313,10 +313,8 @@ def test_noise_goes_on_where_it_was_and_measuring_draws_none(tmp_path: Path, mon
     spec = make_spec(activation={"name": "noisy", "function": "test_train:noisy"})
     expected = contents(run(tmp_path / "whole", spec))
     assert contents(interrupted(tmp_path / "parts", spec, 6, monkeypatch)) == expected
-    last = [
-        value(train({**spec, "probes": {"every": every, "examples": None, "measure": GROUPS}})["facts"], "loss@test")
-        for every in (1, 12)
-    ]
+    plans = [{**spec, "probes": {**spec["probes"], "every": every}} for every in (1, 12)]
+    last = [value(train(plan)["facts"], "loss@test") for plan in plans]
     assert last[0] == last[1]
     assert last[0] != value(train(make_spec())["facts"], "loss@test")
 

@@ -197,17 +197,18 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
     autocast = partial(torch.autocast, device.type, torch.bfloat16) if bfloat16 else nullcontext
 
     # build
-    if spec["data"]["axis"] == "random":
-        data = randomized(data, generator(seed, "data"))
-    data = data.to(device)
-    batches = Batches(data, training["batch_size"], seed)
-    model = build(spec, data, seed).to(device)
-    initial = probes.InitialWeights.of(model)
-    loss_of, factor = make("loss", spec["loss"]), make("schedule", training["schedule"])
-    optimizers = make("optimizer", training["optimizer"], model)
-    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        group["initial_lr"] = group["lr"]
-    torch.manual_seed(derive(seed, "noise"))
+    with job.clock("build"):
+        if spec["data"]["axis"] == "random":
+            data = randomized(data, generator(seed, "data"))
+        data = data.to(device)
+        batches = Batches(data, training["batch_size"], seed)
+        model = build(spec, data, seed).to(device)
+        initial = probes.InitialWeights.of(model)
+        loss_of, factor = make("loss", spec["loss"]), make("schedule", training["schedule"])
+        optimizers = make("optimizer", training["optimizer"], model)
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["initial_lr"] = group["lr"]
+        torch.manual_seed(derive(seed, "noise"))
 
     # resume
     first, facts, losses, status = 0, [], [], "finished"
@@ -311,7 +312,7 @@ def train_run(
                 job.done.append(train_seed(plan, position, dataset, device, job, current))
                 job.log(f"seed {plan['seeds'][position]}: {job.done[-1]['status']}")
                 current = None
-        seconds["training"] = seconds.pop("seeds") - seconds["probes"] - seconds["saving"]
+        seconds["training"] = seconds.pop("seeds") - sum(seconds[part] for part in ("build", "probes", "saving"))
 
         # write
         seconds |= {"wall": time.time() - (started or job_began), "cpu": time.process_time()}
