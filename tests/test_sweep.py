@@ -158,11 +158,13 @@ def test_a_diverged_run_is_a_result(finished: Sweep) -> None:
     finished.edit("study.yaml", ("lr: 1e-3}\n    steps: 20", "lr: 1.0e+30}\n    steps: 20"))
     finished.snakemake()
     runs = pd.read_parquet(finished.results("tables", "runs.parquet"))
-    lost = runs[runs["architecture"] == "mlp"]
+    lost = runs[(runs["architecture"] == "mlp") & (runs["activation"] == "relu")]
     assert (lost["status"] == "diverged").all()
     assert lost["diverged_step"].between(1, 20).all()
     points = pd.read_parquet(finished.results("tables", "points.parquet"))
-    assert set(points["architecture"]) == {"resnet", "vit"}
+    assert not ((points["architecture"] == "mlp") & (points["configuration"] == "relu")).any()
+    verdicts = pd.read_parquet(finished.results("tables", "cliff.parquet")).set_index("architecture")
+    assert verdicts.loc["pooled", "n_architectures"] == 2  # without its baseline, the MLP is not pooled
 
 
 def test_one_failing_run_stops_no_other(fresh: Sweep) -> None:
