@@ -12,7 +12,7 @@ sweep: .venv/installed  ## run the study (STUDY=file) to its tables and figures
 	$(SNAKEMAKE) $(shell test -t 2 && echo --logger rich)
 	@echo "figures: results/*/figures, tables: results/*/tables"
 
-figures: .venv/installed  ## only what the figures need
+figures: .venv/installed  ## the figures, from the tables that are there or after what they lack
 	$(SNAKEMAKE) all
 
 report: sweep  ## one HTML page with every figure, its caption and its provenance
