@@ -5,12 +5,15 @@ STUDY ?= config.yaml
 BIN := .venv/bin
 SNAKEMAKE = $(BIN)/snakemake --configfile $(STUDY) --cores $(CORES) --workflow-profile workflow/profiles/local
 
-.PHONY: sweep figures report runs test check lint types format benchmark clean
+.PHONY: sweep unlock figures report runs test check lint types format benchmark clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/installed  ## run the study (STUDY=file) to its tables and figures
 	$(SNAKEMAKE) $(shell test -t 2 && echo --logger rich)
 	@echo "figures: results/*/figures, tables: results/*/tables"
+
+unlock: .venv/installed  ## after kill -9 of Snakemake or a power loss: take its lock away
+	$(SNAKEMAKE) --unlock
 
 figures: .venv/installed  ## the figures, from the tables that are there or after what they lack
 	$(SNAKEMAKE) all

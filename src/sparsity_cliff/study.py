@@ -402,7 +402,8 @@ def _analysis(config: Config, runs: dict[str, Run]) -> None:
     if cliff["baseline"] in cliff.get("exclude", []):
         raise StudyError(f"cliff.exclude: {cliff['baseline']} is the baseline; it must be a point of the curve")
     level, resamples = cliff.get("level", 0.95), cliff.get("resamples", 1000)
-    fewest = round(5 / (0.4 * (1 - level)))  # what sparsity_cliff.cliff asks for, said before any run trains
+    selected = source.constant("sparsity_cliff.cliff", "SELECTED")
+    fewest = round(5 / (selected * (1 - level)))  # what the estimator asks for, said before any run trains
     if resamples < fewest:
         raise StudyError(f"cliff.resamples: {resamples} are too few for level {level}; valid: {fewest} or more")
     curve = [run for run in runs.values() if run.data == "real" and run.loss == cliff["loss"]]
