@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from unittest import mock
 
 import pandas as pd
@@ -29,21 +30,27 @@ PROJECT = Path(__file__).parents[1]
 
 def probes(plan: study.Study, pairs: int) -> None:
     torch.set_num_threads(1)
-    print("| architecture | run | steps | training s | probes s | overhead |\n| --- | --- | --: | --: | --: | --: |")
+    print(
+        "| architecture | run | steps | training s | overhead, median | quartiles |\n"
+        "| --- | --- | --: | --: | --: | --: |"
+    )
     first = {run.architecture: run for run in reversed(plan.runs.values())}
     for run in reversed(first.values()):
         spec = json.loads(run.spec)
         with tempfile.TemporaryDirectory() as folder:
             prepare(plan.datasets[run.dataset].spec, f"{folder}/data.npz", folder)
             dataset = data.load(f"{folder}/data.npz")
-        full, bare = [], []
-        for _ in range(pairs + 1):
-            full.append(_seconds(spec, dataset))
-            with mock.patch.object(train.probes, "schedule", return_value=[]):
-                bare.append(_seconds(spec, dataset))
-        with_probes, without = median(full[1:]), median(bare[1:])  # the first pair warmed up
-        cells = (run.architecture, run.id, spec["training"]["steps"], f"{without:.2f}", f"{with_probes - without:.2f}")
-        print("|", *(f"{cell} |" for cell in (*cells, f"{with_probes / without - 1:.1%}")))
+        bare, ratios = [], []
+        for i in range(pairs + 1):
+            seconds = {}
+            for watched in (True, False) if i % 2 else (False, True):  # who goes first alternates
+                with nullcontext() if watched else mock.patch.object(train.probes, "schedule", return_value=[]):
+                    seconds[watched] = _seconds(spec, dataset)
+            bare.append(seconds[False])
+            ratios.append(seconds[True] / seconds[False] - 1)
+        low, middle, high = quantiles(ratios[1:], n=4)  # the first pair warmed up
+        cells = (run.architecture, run.id, spec["training"]["steps"], f"{median(bare[1:]):.2f}", f"{middle:.1%}")
+        print("|", *(f"{cell} |" for cell in (*cells, f"{low:.1%} to {high:.1%}")), flush=True)
 
 
 def _seconds(spec: train.Spec, dataset: data.Dataset) -> float:
@@ -95,7 +102,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", nargs="?", type=Path, default=PROJECT / "config.yaml")
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--only", choices=["probes", "orchestration"])
     options = parser.parse_args()
     if options.only != "orchestration":

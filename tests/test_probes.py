@@ -1,6 +1,8 @@
 """Probes: every definition against a computation over the whole evaluation set at once; and they only read."""
 
 import copy
+import gc
+import weakref
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -374,6 +376,25 @@ def test_watching_gradients_changes_none(model: str) -> None:
         assert not any(m._forward_hooks for m in network.modules())
         gradients.append([p.grad for p in network.parameters()])
     assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
+
+
+def test_gradient_signs_free_the_graph_of_the_step_without_a_garbage_collection() -> None:
+    model, data = make_model("mlp"), data_of("mlp")
+    kept: list[weakref.ref[Tensor]] = []
+    watch = model.get_submodule(probes.sites(model)[0][0]).register_forward_hook(
+        lambda _, inputs, output: kept.append(weakref.ref(inputs[0]))
+    )
+    gc.disable()
+    try:
+        with probes.GradientSigns(model, 60) as signs:
+            loss = make("loss", "cross_entropy")(model(data.x_train), data.y_train)
+        loss.backward()
+        watch.remove()
+        del loss
+        assert list(signs.rows())
+        assert [reference() for reference in kept] == [None]
+    finally:
+        gc.enable()
 
 
 def test_hooks_are_gone_after_an_error() -> None:

@@ -1,5 +1,6 @@
 """What every job of the workflow does around its work: output into the log, an error as one clear line."""
 
+import gc
 import os
 import sys
 import traceback
@@ -14,7 +15,11 @@ def logged(path: str | Path) -> Iterator[None]:
 
     An exception leaves its traceback in the log, and ends the process with one line on the terminal that says what
     is wrong and names the log.
+
+    The garbage collector is off, for good: collecting while importing is a quarter of the time that importing takes.
+    A job that lasts turns it on again once it has imported all that it needs.
     """
+    gc.disable()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     terminal = os.dup(2)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

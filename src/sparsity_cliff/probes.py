@@ -249,7 +249,8 @@ class GradientSigns:
             wide = _wide(gradient.device)
             count = positive.sum(dtype=wide)
             up, total = (gradient * positive).sum(dtype=wide), gradient.sum(dtype=wide)
-            sums = torch.stack([up, total - up, count, z.numel() - count])
+            # not z.numel(): a hook on z that holds z is a cycle, and keeps the step's whole graph from being freed
+            sums = torch.stack([up, total - up, count, gradient.numel() - count])
             before = self._sums[i]
             self._sums[i] = sums if before is None else before + sums
 

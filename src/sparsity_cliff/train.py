@@ -1,5 +1,6 @@
 """Train one run. `train_seed` holds the loop; `train_run` is the job around it: one trace for a block of seeds."""
 
+import gc
 import hashlib
 import json
 import math
@@ -209,6 +210,7 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["initial_lr"] = group["lr"]
         torch.manual_seed(derive(seed, "noise"))
+        gc.enable()  # off in a job until here; the first optimizer imports much of torch
 
     # resume
     first, facts, losses, status = 0, [], [], "finished"
