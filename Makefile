@@ -50,9 +50,11 @@ benchmark: .venv/installed  ## overheads, as ratios (docs/benchmarks.md)
 clean:  ## results and caches; the environment stays
 	rm -rf results/*/ results/*.html .snakemake .pytest_cache .mypy_cache .ruff_cache
 
-.venv/installed: requirements.lock pyproject.toml
+.venv/installed: requirements.lock requirements-compiled.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; try make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --requirement requirements-compiled.lock \
+		|| echo "warning: no PESQ, since its package needs a C compiler; speech is judged by STOI instead" >&2
 	touch $@

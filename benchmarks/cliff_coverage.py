@@ -89,13 +89,13 @@ def runs(kind: str, at: float, layout: str, n: int, seeds: int, noise: Noise, rn
         - effect.mean()  # the truth is the curve of these seeds
     )
     index = pd.MultiIndex.from_product([[f"c{i:02d}" for i in range(n)], range(seeds)], names=["configuration", "seed"])
-    frame = pd.DataFrame({"sparsity": measured.ravel(), "accuracy": accuracy.ravel()}, index=index).reset_index()
+    frame = pd.DataFrame({"sparsity": measured.ravel(), "score": accuracy.ravel()}, index=index).reset_index()
     kept = rng.random(len(frame)) >= DROPPED
     kept[::seeds] = True  # no configuration without a run
     return frame[kept].assign(architecture="a")
 
 
-def judge(frame: pd.DataFrame, at: float, value: str = "accuracy") -> dict[str, object]:
+def judge(frame: pd.DataFrame, at: float, value: str = "score") -> dict[str, object]:
     found = cliff.locate(frame, value=value, resamples=RESAMPLES)
     return {
         "called": found.verdict == "cliff",
@@ -172,7 +172,7 @@ def pooled(datasets: int) -> pd.DataFrame:
             for name, noise in NOISES.items():
                 for i in range(datasets):
                     rng = generator(label, architectures, name, i)
-                    row = judge(pool(kind, spread, architectures, noise, rng), 0.7, "relative_accuracy")
+                    row = judge(pool(kind, spread, architectures, noise, rng), 0.7, "relative_score")
                     rows.append({"truth": label, "architectures": architectures, "noise": name, **row})
     return pd.DataFrame(rows)
 
@@ -187,9 +187,9 @@ def pool(kind: str, spread: float, architectures: int, noise: Noise, rng: np.ran
             part["sparsity"] *= rng.uniform(0.5, 1)
         x = part["sparsity"]
         fall = 0.02 * x + kink * np.maximum(x - at, 0) if kind == "break" else rng.uniform(0, 0.5) * x
-        part["accuracy"] += dense * (1 - fall) - DENSE
+        part["score"] += dense * (1 - fall) - DENSE
         parts.append(part)
-    return cliff.relative_accuracy(pd.concat(parts), "c00")
+    return cliff.relative_score(pd.concat(parts), "c00")
 
 
 def schemes(datasets: int) -> pd.DataFrame:
@@ -213,8 +213,8 @@ def schemes(datasets: int) -> pd.DataFrame:
 
 def intervals(frame: pd.DataFrame, found: cliff.Cliff, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
     """Of the estimator, and of three others at 95 %."""
-    means = frame.groupby("configuration")[["sparsity", "accuracy"]].mean()
-    x, y = means["sparsity"].to_numpy(), means["accuracy"].to_numpy()
+    means = frame.groupby("configuration")[["sparsity", "score"]].mean()
+    x, y = means["sparsity"].to_numpy(), means["score"].to_numpy()
     n = len(x)
     model = cliff._broken(found.search_min, found.search_max)
     basis, columns = cliff._project(model, x)
@@ -236,7 +236,7 @@ def intervals(frame: pd.DataFrame, found: cliff.Cliff, rng: np.random.Generator)
     rss = (left**2).sum() - (columns.T @ left) ** 2
     likely = model.shapes[(rss - rss.min()) / (rss.min() / (n - 4)) <= stats.f.ppf(0.95, 1, n - 4), 0]
 
-    groups = [group.to_numpy() for _, group in frame.groupby("configuration")[["sparsity", "accuracy"]]]
+    groups = [group.to_numpy() for _, group in frame.groupby("configuration")[["sparsity", "score"]]]
     resampled = []
     for _ in range(RESAMPLES):
         drawn = [groups[k] for k in rng.integers(n, size=n)]

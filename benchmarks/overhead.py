@@ -22,7 +22,8 @@ from unittest import mock
 import pandas as pd
 import torch
 
-from sparsity_cliff import data, study, traces, train
+from sparsity_cliff import study, traces, train
+from sparsity_cliff.data.layouts import Dataset, load
 from sparsity_cliff.data.prepare import prepare
 
 PROJECT = Path(__file__).parents[1]
@@ -39,7 +40,7 @@ def probes(plan: study.Study, pairs: int) -> None:
         spec = json.loads(run.spec)
         with tempfile.TemporaryDirectory() as folder:
             prepare(plan.datasets[run.dataset].spec, f"{folder}/data.npz", folder)
-            dataset = data.load(f"{folder}/data.npz")
+            dataset = load(f"{folder}/data.npz")
         bare, ratios = [], []
         for i in range(pairs + 1):
             seconds = {}
@@ -53,7 +54,7 @@ def probes(plan: study.Study, pairs: int) -> None:
         print("|", *(f"{cell} |" for cell in (*cells, f"{low:.1%} to {high:.1%}")), flush=True)
 
 
-def _seconds(spec: train.Spec, dataset: data.Dataset) -> float:
+def _seconds(spec: train.Spec, dataset: Dataset) -> float:
     """CPU seconds of the first seed."""
     job = train.Job(Path("unused"), "", log=lambda text: None, save_every=float("inf"))
     start = time.process_time()
@@ -89,9 +90,7 @@ def orchestration(file: Path, cores: int) -> None:
     total, training = walls[0] * cores, jobs["training_seconds"].sum()
     print(f"{len(jobs)} training jobs on {cores} cores: wall {walls[0]:.1f} s; second sweep: {walls[1]:.1f} s")
     print(f"wall x cores / training = {total / training:.3f}\n\n| part | core seconds | share |\n| --- | --: | --: |")
-    parts = {
-        name: jobs[f"{name}_seconds"].sum() for name in ("training", "probes", "import", "build", "data", "saving")
-    }
+    parts = {name: jobs[f"{name}_seconds"].sum() for name in ("training", "probes", "import", "data", "saving")}
     parts["writing"] = writing
     parts["Snakemake, analysis, figures, idle cores"] = total - sum(parts.values())
     for name, seconds in parts.items():

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparsity_cliff import registry, source
-from sparsity_cliff.data import Dataset
+from sparsity_cliff import registry, source, study
+from sparsity_cliff.data.layouts import Dataset, from_arrays
 from sparsity_cliff.train import Job, build, train_run, train_seed
 
-SHAPES = {"signal": (40,), "image": (1, 8, 8)}  # of one example, per kind of data
+BLOCK, VOCABULARY = 12, 5  # of tokens
+SEGMENT = 4000  # samples of speech
+SHAPES = {"signal": (40,), "image": (1, 8, 8), "tokens": (BLOCK,), "speech": (SEGMENT,)}  # of one example
 CLASSES = 3
 
 #: Value of an option that has no default, per annotation.
@@ -26,6 +28,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "cnn": {"channels": 6},
     "resnet": {"blocks": [1, 1], "width": 4},
     "vit": {"patch": 4, "width": 8, "depth": 2, "heads": 2},
+    "gpt": {"width": 8, "depth": 2, "heads": 2, "mlp_ratio": 2},
+    "mpsenet": {"channels": 4, "blocks": 1, "heads": 2, "kernel": 3, "n_fft": 64, "hop": 32, "dropout": 0.0},
 }
 
 
@@ -45,22 +49,55 @@ def constant(model: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name, ())
 
 
-def dataset(kind: str = "signal", train: int = 60, test: int = 30, seed: int = 0) -> Dataset:
-    """Gaussian inputs whose label is the largest of their first entries, so that there is something to learn."""
-    g = torch.Generator().manual_seed(seed)
-    x_train, x_test = (torch.randn(n, *SHAPES[kind], generator=g) for n in (train, test))
-    y_train, y_test = (x.flatten(1)[:, :CLASSES].argmax(dim=1) for x in (x_train, x_test))
-    return Dataset(x_train, y_train, x_test, y_test, CLASSES)
+def arrays(kind: str = "signal", train: int = 60, test: int = 30, seed: int = 0) -> dict[str, np.ndarray]:
+    """What a source of this kind would make: Gaussian inputs whose label is the largest of their first entries, tokens
+    that count up with gaps, or tones in noise, so that there is something to learn."""
+    random = np.random.default_rng(seed)
+    if kind == "tokens":
+        made: dict[str, Any] = {"block": BLOCK, "vocabulary": VOCABULARY, "delimiters": [0]}
+        for part, n in (("train", train), ("test", test)):
+            made[f"tokens_{part}"] = (random.integers(1, 3, n * BLOCK + 1).cumsum() % VOCABULARY).astype(np.uint16)
+    elif kind == "speech":
+        made = {"segment": SEGMENT}
+        for part, n in (("train", train // 2), ("test", test // 6)):
+            lengths = random.integers(SEGMENT, SEGMENT + 400, n)
+            clean = 8000 * np.sin(np.arange(lengths.sum()) * random.uniform(0.1, 0.2))
+            noisy = clean + random.normal(0, 3000, len(clean))
+            made |= {f"clean_{part}": clean.astype(np.int16), f"noisy_{part}": noisy.astype(np.int16)}
+            made[f"ends_{part}"] = lengths.cumsum()
+    else:
+        made = {}
+        for part, n in (("train", train), ("test", test)):
+            x = random.normal(size=(n, *SHAPES[kind])).astype(np.float32)
+            made |= {f"x_{part}": x, f"y_{part}": x.reshape(n, -1)[:, :CLASSES].argmax(axis=1)}
+    return {key: np.asarray(value) for key, value in made.items()}
 
 
-def data_of(model: str) -> Dataset:
+def dataset(kind: str = "signal", train: int = 60, test: int = 30, seed: int = 0) -> Any:
+    return from_arrays(arrays(kind, train, test, seed))
+
+
+def data_of(model: str) -> Any:
     """Data of the first kind that the architecture accepts."""
     return dataset(constant(model, "ACCEPTS")[0])
 
 
+def batch_of(model: str, n: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first `n` training examples, or all, and their targets."""
+    data = data_of(model)
+    n = data.examples if n is None else n
+    batch: tuple[torch.Tensor, torch.Tensor] = data.batch(torch.arange(n), torch.zeros(n))
+    return batch
+
+
+def loss_of(model: str) -> dict[str, Any]:
+    """The first loss that makes sense for the architecture."""
+    return entry("loss", constant(model, "LOSSES")[0])
+
+
 def make_spec(model: str = "mlp", /, **parts: Any) -> dict[str, Any]:
     """A run's spec. A part replaces the default; `steps`, `every`, `measure`, `optimizer` … are found by name."""
-    training = {"steps": 12, "batch_size": 16, "precision": "float32"}
+    training = {"steps": 12, "batch_size": 16, "microbatch": None, "precision": "float32"}
     training |= {"optimizer": entry("optimizer", "sgd", lr=0.1), "schedule": entry("schedule", "constant")}
     probes = {"every": 4, "examples": None, "measure": ["activations", "weights", "gradients", "histograms"]}
     spec = {
@@ -68,7 +105,7 @@ def make_spec(model: str = "mlp", /, **parts: Any) -> dict[str, Any]:
         "model": {"function": model, **SMALL.get(model, {})},
         "activation": entry("activation", "relu"),
         "normalization": {"name": "default", "function": None},
-        "loss": entry("loss", "cross_entropy"),
+        "loss": loss_of(model),
         "data": {"name": "small", "function": "small", "axis": "real"},
         "device": "cpu",
         "training": {key: parts.pop(key, value) for key, value in training.items()},
@@ -81,7 +118,8 @@ def make_spec(model: str = "mlp", /, **parts: Any) -> dict[str, Any]:
 
 
 def make_model(model: str = "mlp", /, *, seed: int = 0, **parts: Any) -> nn.Module:
-    return build(make_spec(model, **parts), data_of(model), seed)
+    spec = json.loads(study.canonical(make_spec(model, **parts)))  # as it comes out of a run table
+    return build(spec, data_of(model), seed)
 
 
 def valid_pairs() -> list[tuple[str, str]]:
@@ -99,10 +137,8 @@ def train(spec: dict[str, Any], data: Dataset | None = None, position: int = 0, 
 
 def run(folder: Path, spec: dict[str, Any], code: str = '{"module":"digest"}') -> Path:
     """A run as the workflow starts it, in `folder`; the path of its trace."""
-    data = data_of(spec["model"]["function"])
-    arrays = {key: getattr(data, key).numpy() for key in ("x_train", "y_train", "x_test", "y_test")}
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "data.npz", **arrays)
+    np.savez(folder / "data.npz", **arrays(constant(spec["model"]["function"], "ACCEPTS")[0]))  # type: ignore[arg-type]
     output = folder / "traces" / "small.parquet"
     train_run("small", json.dumps(spec, sort_keys=True), code, folder / "data.npz", output)
     return output

@@ -1,15 +1,20 @@
 """From collected traces to the tables of the figures: numbers against SciPy's and against arithmetic done here."""
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 from test_collect import Traces
+from torch import nn
 
-from sparsity_cliff import analysis
+from sparsity_cliff import analysis, probes
+from sparsity_cliff.activations import Site
 from sparsity_cliff.traces import HISTOGRAM_EDGES, Fact
 
 LEVEL = 0.9
@@ -71,10 +76,10 @@ def add(study: Traces, activation: str = "relu", **spec: object) -> str:
 
 def test_points_are_the_last_step_of_finished_seeds(study: Traces) -> None:
     run = add(study, diverged={1: 3})
-    table = analysis.points(*study.tables(), "cross_entropy", [])
+    table = analysis.points(*study.tables(), ["cross_entropy"], [])
     assert table["seed"].tolist() == [0, 2]
     assert table["sparsity"].tolist() == [4.0, 4.2]
-    assert table["accuracy"].tolist() == [value("relu", seed, 4) for seed in (0, 2)]
+    assert table["score"].tolist() == [value("relu", seed, 4) for seed in (0, 2)]
     assert table["near_zero_share"].tolist() == [0.3, 0.3]
     assert set(table["run"]) == {run}
 
@@ -86,23 +91,23 @@ def test_points_leave_out_other_losses_and_random_data_and_mark_the_excluded(stu
     add(study, "gelu", loss="mse")
     add(study, "relu", data="random")
     tables = study.tables()
-    table = analysis.points(*tables, "cross_entropy", ["tanh"])
+    table = analysis.points(*tables, ["cross_entropy"], ["tanh"])
     assert table["configuration"].tolist() == ["relu"] * 3 + ["gelu"] * 3 + ["tanh"] * 3  # the order of the study
     assert table["fitted"].tolist() == [True] * 6 + [False] * 3
-    assert analysis.points(*tables, "mse", [])["configuration"].tolist() == ["gelu"] * 3
+    assert analysis.points(*tables, ["mse"], [])["configuration"].tolist() == ["gelu"] * 3
 
 
 def test_a_configuration_names_the_normalization_that_is_not_the_architectures_own(study: Traces) -> None:
     add(study, "relu")
     add(study, "relu", normalization="plain")
-    table = analysis.points(*study.tables(), "cross_entropy", [])
+    table = analysis.points(*study.tables(), ["cross_entropy"], [])
     assert table["configuration"].unique().tolist() == ["relu", "relu · plain"]
 
 
 def test_points_carry_the_target_of_a_control(study: Traces) -> None:
     add(study, "relu")
     add(study, "topk_80", entry={"name": "topk_80", "sparsity": 0.8})
-    table = analysis.points(*study.tables(), "cross_entropy", [])
+    table = analysis.points(*study.tables(), ["cross_entropy"], [])
     assert table.groupby("configuration")["target_sparsity"].first().fillna(-1).to_dict() == {
         "relu": -1,
         "topk_80": 0.8,
@@ -112,9 +117,202 @@ def test_points_carry_the_target_of_a_control(study: Traces) -> None:
 def test_points_of_one_cell_in_two_blocks_of_seeds_stand_together(study: Traces) -> None:
     add(study, seeds=[0, 1])
     add(study, seeds=[2])
-    table = analysis.points(*study.tables(), "cross_entropy", [])
+    table = analysis.points(*study.tables(), ["cross_entropy"], [])
     assert table["seed"].tolist() == [0, 1, 2]
-    assert table["accuracy"].tolist() == [value("relu", seed, 4) for seed in range(3)]
+    assert table["score"].tolist() == [value("relu", seed, 4) for seed in range(3)]
+
+
+def scored(**scores: float) -> object:
+    def rows(seed: int) -> Iterator[Fact]:
+        for metric, score in {"activation_sparsity": 0.5, "loss": 9.0, **scores}.items():
+            if not np.isnan(score):
+                yield Fact(seed, 4, "test", None, None, metric, score + seed)
+
+    return rows
+
+
+def test_a_score_is_the_accuracy_or_else_pesq_or_else_stoi(study: Traces) -> None:
+    study.add(scored(accuracy=1.0, stoi=3.0), architecture="gpt")  # type: ignore[arg-type]
+    study.add(scored(pesq=2.0, stoi=3.0), architecture="mpsenet")  # type: ignore[arg-type]
+    study.add(scored(stoi=3.0), architecture="other")  # type: ignore[arg-type]
+    table = analysis.points(*study.tables(), ["cross_entropy"], [])
+    found = table.groupby("architecture", sort=False)[["metric", "score"]].agg(list)
+    assert found["metric"].to_dict() == {"gpt": ["accuracy"] * 3, "mpsenet": ["pesq"] * 3, "other": ["stoi"] * 3}
+    assert found["score"].to_dict() == {"gpt": [1, 2, 3], "mpsenet": [2, 3, 4], "other": [3, 4, 5]}
+
+
+def test_all_points_of_an_architecture_have_the_same_score(study: Traces) -> None:
+    """Where PESQ fails for one run, all are judged by STOI: no curve mixes two scales."""
+    study.add(scored(pesq=2.0, stoi=0.5), activation="relu")  # type: ignore[arg-type]
+    study.add(scored(pesq=float("nan"), stoi=0.6), activation="gelu")  # type: ignore[arg-type]
+    table = analysis.points(*study.tables(), ["cross_entropy"], [])
+    assert set(table["metric"]) == {"stoi"}
+    assert table["score"].tolist() == pytest.approx([0.5, 1.5, 2.5, 0.6, 1.6, 2.6])
+
+
+def test_each_architecture_is_judged_with_the_first_of_the_losses_that_it_has(study: Traces) -> None:
+    for architecture, loss, data in [
+        ("mlp", "mse", "real"),
+        ("mlp", "cross_entropy", "real"),
+        ("vit", "mse", "real"),
+        ("vit", "cross_entropy", "random"),
+        ("mpsenet", "speech", "real"),
+        ("cnn", "other", "real"),
+    ]:
+        study.add(outcome("relu"), architecture=architecture, loss=loss, data=data)  # type: ignore[arg-type]
+    table = analysis.points(*study.tables(), ["cross_entropy", "mse", "speech"], [])
+    found = table.groupby("architecture")["loss"].unique().map(list).to_dict()
+    assert found == {"mlp": ["cross_entropy"], "vit": ["mse"], "mpsenet": ["speech"]}
+
+
+# ------------------------------------------------------------------------------------------ gradients
+
+
+def test_gradient_signs_are_tested_over_seeds(study: Traces) -> None:
+    def rows(seed: int) -> Iterator[Fact]:
+        for step, layer, metric in product((0, 1), ("a", "b"), ("gradient_all", "gradient_positive")):
+            yield Fact(seed, step, "train", layer, 0, metric, value(seed, step, layer, metric))
+        yield Fact(seed, 0, "train", "a", 0, "gradient_nonpositive", 0.0)
+
+    study.add(rows, seeds=range(5), diverged={4: 2})
+    table = analysis.gradient_signs(*study.tables(), LEVEL).set_index("metric")
+    assert set(table.index) == {"gradient_all", "gradient_positive", "gradient_nonpositive"}
+    for metric in ("gradient_all", "gradient_positive"):
+        numbers = [np.mean([value(seed, 0, layer, metric) for layer in "ab"]) for seed in range(4)]
+        test = stats.ttest_1samp(numbers, 0)
+        interval = test.confidence_interval(LEVEL)
+        found = table.loc[metric, ["mean", "low", "high", "t", "p", "n"]].tolist()
+        assert found == pytest.approx([np.mean(numbers), *interval, test.statistic, test.pvalue, 4])
+    assert table.loc["gradient_nonpositive", ["mean", "low", "high"]].tolist() == [0, 0, 0]
+    assert table.loc["gradient_nonpositive", ["t", "p"]].isna().all()  # ReLU passes nothing back: 0 for every seed
+
+
+# ------------------------------------------------------------------------------------------ spikes
+
+
+def spiking(factor: float, steps: tuple[int, ...] = (0, 4), dead: bool = False) -> object:
+    """Spikes factor x 2^seed at site a; site b, twice that. dead: site b is 0."""
+
+    def rows(seed: int) -> Iterator[Fact]:
+        for step in steps:
+            for depth, layer in enumerate("ab"):
+                spike = factor * 2.0**seed * (1 + depth) * (1 - dead * depth)
+                yield Fact(seed, step, "test", layer, depth, "spike", spike)
+                yield Fact(seed, step, "test", layer, depth, "spike_ratio", 3.0 if spike else float("nan"))
+            yield Fact(seed, step, "test", None, None, "spike", factor * 2.0**seed * (2 - dead))
+
+    return rows
+
+
+def test_spikes_are_geometric_means_over_seeds(study: Traces) -> None:
+    study.add(spiking(3.0))  # type: ignore[arg-type]
+    table = analysis.spikes(*study.tables(), "relu", LEVEL).set_index(["metric", "layer", "step"])
+    assert table.loc[("spike", "a", 4), "mean"].item() == pytest.approx(3 * (1 * 2 * 4) ** (1 / 3))
+    logs = np.log([3.0, 6.0, 12.0])
+    interval = np.exp(stats.t.interval(LEVEL, 2, logs.mean(), stats.sem(logs)))
+    assert table.loc[("spike", "a", 4), ["low", "high"]].to_numpy().ravel() == pytest.approx(interval)
+    assert table.loc[("spike_ratio", "b", 0), "mean"].item() == pytest.approx(3)
+    whole = table[table.index.get_level_values("layer").isna()]
+    assert whole["mean"].tolist() == pytest.approx([12.0, 12.0])
+
+
+def test_amplification_is_over_relu_at_the_same_site_step_and_seed(study: Traces) -> None:
+    study.add(spiking(2.0))  # type: ignore[arg-type]
+    study.add(spiking(50.0), activation="relu2", seeds=[1, 2, 5])  # type: ignore[arg-type]
+    study.add(spiking(7.0), activation="relu2", loss="mse")  # type: ignore[arg-type]  # has no ReLU to compare with
+    table = analysis.spikes(*study.tables(), "relu", LEVEL)
+    table = table[table["metric"] == "amplification"]
+    assert len(table) == 2 * 3  # steps x two sites and the whole model
+    assert set(table["activation"]) == {"relu2"}
+    assert table[["mean", "low", "high"]].to_numpy() == pytest.approx(25)  # for each seed, so that nothing varies
+    assert set(table["n"]) == {2}  # seeds 1 and 2
+    assert analysis.spikes(*study.tables(), None, LEVEL)["metric"].isin(["spike", "spike_ratio"]).all()
+
+
+def test_a_dead_site_has_no_spike_and_amplifies_nothing(study: Traces) -> None:
+    study.add(spiking(2.0, dead=True))  # type: ignore[arg-type]
+    study.add(spiking(50.0), activation="relu2")  # type: ignore[arg-type]
+    table = analysis.spikes(*study.tables(), "relu", LEVEL)
+    relu = table[(table["activation"] == "relu") & table["layer"].notna()]
+    assert set(relu["layer"]) == {"a"}
+    assert set(table.loc[(table["metric"] == "amplification") & table["layer"].notna(), "layer"]) == {"a"}
+
+
+def test_places_of_spikes_stand_beside_what_uniform_placement_gives(study: Traces) -> None:
+    def rows(seed: int) -> Iterator[Fact]:
+        yield from spiking(1.0, (4,))(seed)  # type: ignore[operator]
+        yield Fact(seed, 4, "test", "a", 0, "spike_first_token_share", 0.1 * seed)
+        yield Fact(seed, 4, "test", "a", 0, "spike_delimiter_share", 0.3)
+        yield Fact(seed, 4, "test", None, None, "first_token_share", 1 / 64)
+        yield Fact(seed, 4, "test", None, None, "delimiter_share", 0.2)
+
+    study.add(rows)
+    table = analysis.spikes(*study.tables(), "relu", LEVEL).set_index("metric")
+    interval = stats.t.interval(LEVEL, 2, 0.1, stats.sem([0.0, 0.1, 0.2]))
+    columns = ["mean", "low", "high", "expected", "n"]
+    assert table.loc["spike_first_token_share", columns].tolist() == pytest.approx([0.1, *interval, 1 / 64, 3])
+    assert table.loc["spike_delimiter_share", ["mean", "expected"]].tolist() == pytest.approx([0.3, 0.2])
+    assert table.loc["spike", "expected"].isna().all()
+
+
+T, DELIMITERS = 8, (0, 3)
+
+
+def placed(tokens: torch.Tensor, a: torch.Tensor, sizes: list[int], delimiters: Any = DELIMITERS) -> dict[Any, float]:
+    """What the probe finds where the activations (N, T, features) are `a`, in batches of these sizes."""
+    model = nn.Sequential(Site(nn.Identity()))
+    model.register_parameter("place", nn.Parameter(torch.zeros(1)))  # says where the model is
+    parts = zip(tokens.split(sizes), a.split(sizes), strict=True)
+    rows = probes.activations(model, lambda batch: model(batch[1]), list(parts), delimiters)
+    return {(layer, metric): value for _, layer, _, metric, value in rows}
+
+
+@pytest.mark.parametrize("sizes", [[6], [4, 2], [1] * 6])
+def test_the_probe_finds_spikes_at_known_tokens(sizes: list[int]) -> None:
+    tokens = torch.full((6, T), 7)
+    tokens[:, 2], tokens[:, 5] = 0, 3  # 2 of 8 tokens are delimiters
+    a = 0.1 * torch.randn(6, T, 4, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    for window, (token, spike) in enumerate([(0, 9.0), (0, -9.0), (5, -20.0), (2, 5.0), (1, 5.0)]):
+        a[window, token, window % 4] = spike
+    a[5] = 0  # has no spike
+    found = placed(tokens, a, sizes)
+    assert found["0", "spike_first_token_share"] == pytest.approx(2 / 5)
+    assert found["0", "spike_delimiter_share"] == pytest.approx(2 / 5)
+    assert found[None, "first_token_share"] == 1 / T
+    assert found[None, "delimiter_share"] == 2 / T
+    assert (found["0", "spike"], found[None, "spike"]) == (20, 20)
+
+
+def test_equal_spikes_share_a_window() -> None:
+    """A clipped activation has its largest value at many tokens: the first of them is not where the spike is."""
+    tokens = torch.tensor([[1, 0, 1, 3]] * 2)
+    a = torch.zeros(2, 4, 3)
+    a[0, :, 1] = 50  # all four tokens
+    a[1, 1:3] = 50  # a delimiter and another token
+    found = placed(tokens, a, [2])
+    assert found["0", "spike_first_token_share"] == pytest.approx((1 / 4 + 0) / 2)
+    assert found["0", "spike_delimiter_share"] == pytest.approx((2 / 4 + 1 / 2) / 2)
+
+
+def test_random_activations_spike_at_tokens_as_often_as_placement_at_random() -> None:
+    random = torch.Generator().manual_seed(0)
+    n = 4000
+    tokens = torch.randint(10, (n, T), generator=random)
+    found = placed(tokens, torch.randn(n, T, 3, generator=random), [n])
+    for metric in ("first_token_share", "delimiter_share"):
+        share = found[None, metric]
+        assert abs(found["0", f"spike_{metric}"] - share) < 4 * (share * (1 - share) / n) ** 0.5
+
+
+def test_places_are_measured_only_where_there_are_tokens_delimiters_and_spikes() -> None:
+    tokens, a = torch.zeros(2, T, dtype=torch.int64), torch.ones(2, T, 3)
+    metrics = [{metric for _, metric in placed(tokens, a, [2], known)} for known in (None, (), (0,))]
+    assert not any("token" in metric or "delimiter" in metric for metric in metrics[0])
+    assert metrics[1] - metrics[0] == {"first_token_share", "spike_first_token_share"}
+    assert metrics[2] - metrics[1] == {"delimiter_share", "spike_delimiter_share"}
+    silent = placed(tokens, 0 * a, [2])
+    assert ("0", "spike_first_token_share") not in silent
+    assert silent[None, "first_token_share"] == 1 / T
 
 
 # ------------------------------------------------------------------------------------------ sparsity
@@ -258,6 +456,7 @@ def test_histograms_are_the_densities_of_the_fed_hidden_weights(study: Traces) -
         assert (rows["density"] * 0.25).to_numpy() == pytest.approx(shares)
         assert (rows["density"] * (rows["right"] - rows["left"])).sum() == pytest.approx(np.mean(np.abs(every) <= 6))
         assert set(rows["n"]) == {3}
+        assert rows["outside"].to_numpy() == pytest.approx(np.mean(np.abs(every) > 6))
     whole = table.groupby("moment")["density"].sum() * 0.25
     assert whole["start"] == pytest.approx(1)
     assert whole["end"] < 1
@@ -271,7 +470,9 @@ COLUMNS = {
         "configuration",
         "seed",
         "sparsity",
-        "accuracy",
+        "score",
+        "metric",
+        "loss",
         "near_zero_share",
         "target_sparsity",
         "fitted",
@@ -280,24 +481,30 @@ COLUMNS = {
     "drift_contrasts": {*analysis.CELL, "against", "mean", "low", "high", "n", "level", "p"},
     "sparsity_over_steps": {*analysis.CELL, "metric", "step", "mean", "low", "high", "n", "level"},
     "sparsity_by_depth": {*analysis.CELL, "metric", "layer", "depth", "mean", "low", "high", "n", "level"},
-    "histograms": {*analysis.CELL, "moment", "left", "right", "density", "n"},
+    "histograms": {*analysis.CELL, "moment", "left", "right", "density", "outside", "n"},
+    "gradient_signs": {*analysis.CELL, "metric", "mean", "low", "high", "n", "level", "t", "p"},
+    "spikes": {*analysis.CELL, "metric", "layer", "depth", "step", "mean", "low", "high", "n", "level", "expected"},
 }
 
 
 def everything(seed: int) -> Iterator[Fact]:
     yield from outcome("relu")(seed)  # type: ignore[operator]
     yield from drifting("relu")(seed)  # type: ignore[operator]
+    yield Fact(seed, 0, "train", "a", 0, "gradient_all", 1.0)
+    yield from spiking(2.0)(seed)  # type: ignore[operator]
     yield from (fact for fact in histogrammed(seed) if fact.metric != "fed_by_activation")
 
 
 def all_tables(facts: pd.DataFrame, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {
-        "points": analysis.points(facts, runs, "cross_entropy", []),
+        "points": analysis.points(facts, runs, ["cross_entropy"], []),
         "drift": analysis.drift(facts, runs, LEVEL),
         "drift_contrasts": analysis.drift_contrasts(facts, runs, ["relu"], LEVEL),
         "sparsity_over_steps": analysis.sparsity_over_steps(facts, runs, LEVEL),
         "sparsity_by_depth": analysis.sparsity_by_depth(facts, runs, LEVEL),
         "histograms": analysis.histograms(facts, runs),
+        "gradient_signs": analysis.gradient_signs(facts, runs, LEVEL),
+        "spikes": analysis.spikes(facts, runs, "relu", LEVEL),
     }
 
 
@@ -313,7 +520,7 @@ def test_where_a_probe_was_not_measured_its_tables_are_empty_and_have_their_colu
     study.add(lambda seed: [Fact(seed, 4, "test", None, None, "accuracy", 0.5)])
     tables = all_tables(*study.tables())
     points = tables.pop("points")
-    assert points["accuracy"].tolist() == [0.5] * 3
+    assert points["score"].tolist() == [0.5] * 3
     assert points["sparsity"].isna().all()
     for name, table in tables.items():
         assert COLUMNS[name] <= set(table.columns), name

@@ -35,7 +35,7 @@ def runs(
         [[architecture], [f"c{i:02d}" for i in range(len(x))], range(seeds)],
         names=["architecture", "configuration", "seed"],
     )
-    table = pd.DataFrame({"sparsity": np.repeat(x, seeds), "accuracy": accuracy.ravel()}, index=index)
+    table = pd.DataFrame({"sparsity": np.repeat(x, seeds), "score": accuracy.ravel()}, index=index)
     return table.reset_index()
 
 
@@ -61,8 +61,8 @@ def test_a_break_without_noise_is_recovered(at: float) -> None:
 def test_the_fit_agrees_with_pwlf(rng: int) -> None:
     points = runs(hinge(0.7), np.r_[0, 0, np.linspace(0.4, 0.98, 18)], noise=0.01, rng=rng)
     found = fast(points)
-    means = points.groupby("configuration")[["sparsity", "accuracy"]].mean()
-    other = pwlf.PiecewiseLinFit(means["sparsity"].to_numpy(), means["accuracy"].to_numpy(), seed=0)
+    means = points.groupby("configuration")[["sparsity", "score"]].mean()
+    other = pwlf.PiecewiseLinFit(means["sparsity"].to_numpy(), means["score"].to_numpy(), seed=0)
     breaks = other.fit(2)
     assert found.break_at == pytest.approx(breaks[1], abs=1e-3)
     assert [found.slope_before, found.slope_after] == pytest.approx(other.slopes, abs=1e-3)
@@ -72,8 +72,8 @@ def test_the_fit_agrees_with_pwlf(rng: int) -> None:
 
 def test_information_criteria_are_those_of_polynomial_fits() -> None:
     points = runs(lambda x: 0.65 - 0.2 * x**2, noise=0.01)
-    means = points.groupby("configuration")[["sparsity", "accuracy"]].mean()
-    x, y, n = means["sparsity"], means["accuracy"], len(means)
+    means = points.groupby("configuration")[["sparsity", "score"]].mean()
+    x, y, n = means["sparsity"], means["score"], len(means)
 
     def criteria(degree: int) -> tuple[float, float]:
         rss, k = np.square(y - np.polyval(np.polyfit(x, y, degree), x)).sum(), degree + 2  # Gaussian: variance too
@@ -90,8 +90,8 @@ def test_information_criteria_are_those_of_polynomial_fits() -> None:
 @pytest.mark.parametrize("rng", range(3))
 def test_the_test_of_a_fall_agrees_with_the_t_test_where_noise_is_even(rng: int) -> None:
     points = runs(lambda x: 0.65 - 0.005 * x, np.linspace(0, 0.98, 300), noise=0.02, rng=rng)
-    means = points.groupby("configuration")[["sparsity", "accuracy"]].mean()
-    exact = stats.linregress(means["sparsity"], means["accuracy"]).pvalue
+    means = points.groupby("configuration")[["sparsity", "score"]].mean()
+    exact = stats.linregress(means["sparsity"], means["score"]).pvalue
     assert cliff.locate(points, resamples=2000).p_fall == pytest.approx(exact, abs=0.06)
 
 
@@ -178,10 +178,10 @@ def test_coverage_and_false_cliffs() -> None:
         at = rng.uniform(0.45, 0.7)
         x = np.linspace(0, 0.98, 12 if i % 2 else 20)
         points = runs(hinge(at), x, noise=0.015, configuration=0.015, rng=i)
-        points["accuracy"] += 0.03 * np.maximum(points["sparsity"] - 0.5, 0) * rng.standard_normal(len(points))
+        points["score"] += 0.03 * np.maximum(points["sparsity"] - 0.5, 0) * rng.standard_normal(len(points))
         found = fast(points)
         covered += found.low <= at <= found.high
-        straight = points.assign(accuracy=points["accuracy"] - hinge(at)(points["sparsity"].to_numpy()))
+        straight = points.assign(score=points["score"] - hinge(at)(points["sparsity"].to_numpy()))
         false += fast(straight).verdict == "cliff"
     assert covered >= stats.binom.ppf(0.001, count, 0.95)
     assert false <= stats.binom.ppf(0.999, count, 0.05)
@@ -206,14 +206,14 @@ def test_copies_of_seeds_are_not_evidence() -> None:
 def test_a_seed_effect_that_is_linear_in_sparsity_moves_nothing() -> None:
     points = runs(hinge(0.6), noise=0.02)
     effect = points["seed"].map({0: 0.05, 1: -0.02, 2: 0.0}) * (1 - 0.3 * points["sparsity"])
-    once, again = fast(points), fast(points.assign(accuracy=points["accuracy"] + effect))
+    once, again = fast(points), fast(points.assign(score=points["score"] + effect))
     assert (again.break_at, again.low, again.high) == pytest.approx((once.break_at, once.low, once.high), abs=1e-5)
     assert again.p_break == once.p_break
 
 
 def test_the_unit_of_accuracy_does_not_matter() -> None:
     points = runs(hinge(0.6), noise=0.02)
-    once, again = fast(points), fast(points.assign(accuracy=100 * points["accuracy"] - 7))
+    once, again = fast(points), fast(points.assign(score=100 * points["score"] - 7))
     assert (again.break_at, again.low, again.high) == pytest.approx((once.break_at, once.low, once.high), abs=1e-5)
     assert (again.p_break, again.verdict) == (once.p_break, once.verdict)
     assert again.slope_after == pytest.approx(100 * once.slope_after, abs=1e-2)
@@ -241,7 +241,7 @@ def three(breaks: tuple[float, ...], noise: float = 0.004) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def test_relative_accuracy_is_relative_to_the_mean_of_the_own_baseline() -> None:
+def test_relative_score_is_relative_to_the_mean_of_the_own_baseline() -> None:
     points = pd.DataFrame(
         [
             ("a", "relu", 0, 0.4, 0.5),
@@ -250,15 +250,15 @@ def test_relative_accuracy_is_relative_to_the_mean_of_the_own_baseline() -> None
             ("b", "relu", 0, 0.5, 0.8),
             ("b", "topk", 0, 0.8, 0.4),
         ],
-        columns=["architecture", "configuration", "seed", "sparsity", "accuracy"],
+        columns=["architecture", "configuration", "seed", "sparsity", "score"],
     )
-    relative = cliff.relative_accuracy(points, "relu")["relative_accuracy"]
+    relative = cliff.relative_score(points, "relu")["relative_score"]
     assert relative.to_list() == pytest.approx([0.5 / 0.6, 0.7 / 0.6, 0.5, 1, 0.5])
     # a baseline that diverged, or is never right, leaves nothing to compare with
-    lost = cliff.relative_accuracy(points.drop(index=3), "relu")["relative_accuracy"]
+    lost = cliff.relative_score(points.drop(index=3), "relu")["relative_score"]
     assert lost.isna().to_list() == [False, False, False, True]
-    wrong = points.assign(accuracy=[0.5, 0.7, 0.3, 0.0, 0.4])
-    assert cliff.relative_accuracy(wrong, "relu")["relative_accuracy"].isna().to_list() == [False] * 3 + [True] * 2
+    wrong = points.assign(score=[0.5, 0.7, 0.3, 0.0, 0.4])
+    assert cliff.relative_score(wrong, "relu")["relative_score"].isna().to_list() == [False] * 3 + [True] * 2
 
 
 def test_an_architecture_without_a_baseline_is_not_pooled() -> None:
@@ -298,7 +298,7 @@ def test_cliffs() -> None:
     points = three((0.6, 0.6, 0.6)).replace({"configuration": {"c00": "dense"}})
     verdicts, curves = cliff.cliffs(points, baseline="dense", resamples=299)
     assert verdicts["architecture"].to_list() == ["a", "b", "c", "pooled"]
-    assert verdicts["value"].to_list() == 3 * ["accuracy"] + ["relative_accuracy"]
+    assert verdicts["value"].to_list() == 3 * ["score"] + ["relative_score"]
     assert verdicts["verdict"].to_list() == 4 * ["cliff"]
     assert (verdicts["low"] <= 0.6).all()
     assert (verdicts["high"] >= 0.6).all()
@@ -372,13 +372,13 @@ def test_the_band_of_several_architectures_is_wider_where_they_differ() -> None:
 # --------------------------------------------------------------------------------- errors
 
 
-@pytest.mark.parametrize("column", ["architecture", "configuration", "seed", "sparsity", "accuracy"])
+@pytest.mark.parametrize("column", ["architecture", "configuration", "seed", "sparsity", "score"])
 def test_a_missing_column_is_named(column: str) -> None:
     with pytest.raises(ValueError, match=f"no column '{column}'"):
         cliff.locate(runs(hinge(0.7)).drop(columns=column))
 
 
-@pytest.mark.parametrize("column", ["sparsity", "accuracy"])
+@pytest.mark.parametrize("column", ["sparsity", "score"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_diverged_run_is_named(column: str, bad: float) -> None:
     points = runs(hinge(0.7))
@@ -426,6 +426,6 @@ def test_level_and_resamples_must_fit() -> None:
 
 
 def test_a_curve_of_another_column_is_refused() -> None:
-    points = cliff.relative_accuracy(runs(hinge(0.7)), "c00")
-    with pytest.raises(ValueError, match="located on 'accuracy', not on 'relative_accuracy'"):
-        cliff.curve(points, fast(points), value="relative_accuracy")
+    points = cliff.relative_score(runs(hinge(0.7)), "c00")
+    with pytest.raises(ValueError, match="located on 'score', not on 'relative_score'"):
+        cliff.curve(points, fast(points), value="relative_score")

@@ -36,8 +36,8 @@ ARCHITECTURES = ["mlp", "cnn", "resnet", "vit", "gpt"]
 LOSSES = ["cross_entropy", "mse"]
 #: Architectures, activations, losses, number of seeds, data.
 STUDIES = {
-    "default": (ARCHITECTURES[:4], PLAIN + FAMILIES, LOSSES, 3, ["real", "random"]),
-    "large": (ARCHITECTURES, PLAIN + MORE + FAMILIES, LOSSES, 3, ["real", "random"]),
+    "default": (ARCHITECTURES[:3], PLAIN + FAMILIES, LOSSES, 3, ["real", "random"]),
+    "large": ([*ARCHITECTURES, "mpsenet"], PLAIN + MORE + FAMILIES[::3], LOSSES, 3, ["real"]),
     "one seed": (["mlp", "vit"], ["relu", "gelu", "tanh", "topk_50", "topk_90"], LOSSES[:1], 1, ["real"]),
     "one architecture": (["mlp"], [*PLAIN, "topk_50", "topk_90"], LOSSES[:1], 2, ["real"]),
     "dense": (["cnn"], ["relu", "gelu"], LOSSES[1:], 2, ["real"]),
@@ -50,6 +50,8 @@ STUDIES = {
         ["real"],
     ),
 }
+TOKENS = ["gpt"]  # architectures with token data
+LINES = ["drift", "sparsity_over_steps", "near_zero_share", "sparsity_by_depth"]  # figures of lines alone
 
 
 def facts(architectures, activations, losses, seeds, data):
@@ -69,6 +71,8 @@ def facts(architectures, activations, losses, seeds, data):
         run = f"{architecture}.{activation}.{loss}.{kind}"
         labels = {"run": run, "architecture": architecture, "activation": activation, "loss": loss, "data": kind}
         labels |= {"normalization": "default", "seed": seed}
+        if architecture == "mpsenet" and loss != LOSSES[0]:
+            continue
         diverges = (architecture, activation, loss, seed) == ("cnn", "relu2", "mse", 2)
         runs.append({**labels, "status": "diverged at step 3" if diverges else "finished", "target_sparsity": nominal})
         grown = steps / (steps + 200)
@@ -87,10 +91,29 @@ def facts(architectures, activations, losses, seeds, data):
             )
 
         add("activation_sparsity", sparsity)
-        add("near_zero_share", sparsity)
-        add("accuracy", np.linspace(0.1, kept, len(steps)))
+        add("near_zero_share", np.maximum(sparsity, 0.02 * grown))
+        if architecture == "mpsenet":
+            add("pesq", np.linspace(1.1, 1.1 + 2 * kept, len(steps)))
+            add("stoi", np.linspace(0.5, kept, len(steps)))
+        else:
+            add("accuracy", np.linspace(0.1, kept, len(steps)))
+        spike = 3 * np.exp(random.normal(0, 0.1)) * (1 + 50 * ("2" in activation) * grown)
+        add("spike", 2 * spike)
         for depth in range(3):
-            add("activation_sparsity", sparsity * (0.9 + 0.03 * depth), f"blocks.{depth}.act", depth)
+            site = f"blocks.{depth}.act", depth
+            add("activation_sparsity", sparsity * (0.9 + 0.03 * depth), *site)
+            add("spike", spike * (depth % 2 + 1), *site)
+            add("spike_ratio", spike, *site)
+            gradient = 0.1 + random.normal(0, 0.01)
+            values = {"positive": gradient, "nonpositive": -gradient * odd, "all": (1 - odd) * gradient / 2}
+            for region, value in values.items():
+                add(f"gradient_{region}", [value + random.normal(0, 0.01)], *site, "train", [0])
+            if architecture in TOKENS:
+                add("spike_first_token_share", 0.1 + 0.7 * grown, *site)
+                add("spike_delimiter_share", 0.2 - 0.1 * grown, *site)
+        if architecture in TOKENS:
+            add("first_token_share", np.full(len(steps), 1 / 64))
+            add("delimiter_share", np.full(len(steps), 0.19))
         add("drift_z", drift, "blocks.0.weight", 1, None)
         add("fed_by_activation", np.ones(len(steps)), "blocks.0.weight", 1)
         for step, mean in ((0, 0), (3000, final / 50)):
@@ -100,6 +123,20 @@ def facts(architectures, activations, losses, seeds, data):
     return pd.DataFrame(rows), pd.DataFrame(runs)
 
 
+def theory(activations, losses):
+    """The table of the theory: numbers as if z were ±1, and none for the families."""
+    rows = []
+    for activation, loss, region in itertools.product(activations, losses, ["positive", "nonpositive", "all"]):
+        row = {"activation": activation, "loss": loss, "region": region, "left_out": "", "n": 10_000, "within": True}
+        exact = {"positive": 2.0, "nonpositive": -2.0 * (activation in ("tanh", "identity"))}
+        exact["all"] = sum(exact.values()) / 2
+        row |= {"closed_form": exact[region], "mean": exact[region] + 0.01, "standard_error": 0.01}
+        left_out = "mixes units" * (activation in FAMILIES) or "no closed form for this loss" * ("smooth" in loss)
+        blank = {**dict.fromkeys(["closed_form", "mean", "n", "within"]), "left_out": left_out}
+        rows.append(row | blank if left_out else row)
+    return pd.DataFrame(rows)
+
+
 @cache
 def tables(name):
     """All tables of an invented study, by name. "nothing": of one whose every run has diverged."""
@@ -107,7 +144,7 @@ def tables(name):
     rows, runs = facts(*settings)
     if name == "nothing":
         runs = runs.assign(status="diverged at step 3")
-    points = analysis.points(rows, runs, settings[2][0], ["tanh", "identity"])
+    points = analysis.points(rows, runs, settings[2], ["tanh", "identity"])
     baseline = points["configuration"].iloc[0] if len(points) else "relu"
     verdicts, curves = cliff.cliffs(points[points["fitted"]], baseline=baseline, level=LEVEL, resamples=300)
     return {
@@ -116,7 +153,10 @@ def tables(name):
         "sparsity_over_steps": analysis.sparsity_over_steps(rows, runs, LEVEL),
         "sparsity_by_depth": analysis.sparsity_by_depth(rows, runs, LEVEL),
         "weight_histograms": analysis.histograms(rows, runs),
-        "points": cliff.relative_accuracy(points, baseline),
+        "theory": theory(*settings[1:3]),
+        "gradient_signs": analysis.gradient_signs(rows, runs, LEVEL),
+        "spikes": analysis.spikes(rows, runs, "relu", LEVEL),
+        "points": cliff.relative_score(points, baseline),
         "cliff": verdicts,
         "curves": curves,
     }
@@ -183,9 +223,7 @@ def test_axes_have_names_with_units(figure, name):
     for side, outermost in (("x", "is_last_row"), ("y", "is_first_col")):
         outer = [axes for axes in page.axes if getattr(axes.get_subplotspec(), outermost)()]
         names = [getattr(axes, f"get_{side}label")() for axes in outer]
-        named = [label for label in names if label]
-        assert len(named) == len(names) or (figure, side, len(named)) == ("weights", "y", 1)  # its rows share one
-        assert all(label.endswith(")") and " (" in label for label in named), names
+        assert all(label.endswith(")") and " (" in label for label in names), names
 
 
 @every_figure
@@ -194,6 +232,9 @@ def test_note_says_what_is_missing_or_n_and_interval(figure, name):
     note = draw(figure, name).texts[-1].get_text().replace("\n", " ")
     sparsity = {"soft": "not drawn: gelu, tanh"}
     expected = {
+        "theory": dict.fromkeys(["one seed", "nothing"], "No signs at initialization"),
+        "near_zero_share": {"nothing": "No run"},
+        "spikes": {"nothing": "No run"},
         "drift": {"nothing": "No run"},
         "sparsity_over_steps": {"nothing": "No run", **sparsity},
         "sparsity_by_depth": {"nothing": "No run", **sparsity},
@@ -212,6 +253,36 @@ def test_note_says_what_is_missing_or_n_and_interval(figure, name):
         assert ("No control" in note) == ("tanh" not in STUDIES[name][1])
 
 
+def test_theory_names_what_has_no_closed_form():
+    note = draw("theory", "default").texts[-1].get_text().replace("\n", " ")
+    assert "No closed form (mixes units): topk_50 … 95, quantile_70 … 90." in note
+    assert "42 of 42 agree to 4 standard errors" in note  # 7 activations x 2 losses x 3 regions
+    note = draw("theory", "long names").texts[-1].get_text().replace("\n", " ")
+    assert "No closed form (no closed form for this loss): cross_entropy_with_label_smoothing." in note
+
+
+def test_spikes_say_where_they_are_only_for_token_data():
+    note = draw("spikes", "default").texts[-1].get_text().replace("\n", " ")
+    assert "token data, which these runs have none of" in note
+    page = draw("spikes", "large")
+    labels = [axes.get_ylabel() for axes in page.axes]
+    assert labels.count("windows (%)") == 1  # one line of panels: one architecture of the six, under each loss
+    assert {"at token 0", "at a delimiter"} <= {text.get_text() for text in page.legends[0].get_texts()}
+
+
+def test_weights_say_how_many_lie_beyond_the_axis():
+    table = tables("dense")["weight_histograms"]
+    module = importlib.import_module("sparsity_cliff.figures.weights")
+    with styled():
+        few, many = (module.draw(table.assign(outside=share)) for share in (0.0004, 0.034))
+    notes = [page.texts[-1].get_text().replace("\n", " ") for page in (few, many)]
+    assert "at most 0.04 % of them" in notes[0]
+    assert "at most 3.4 % of them" in notes[1]
+    said = [{text.get_text() for axes in page.axes for text in axes.texts} for page in (few, many)]
+    assert "3.4 % beyond" in said[1]
+    assert not any("beyond" in text for text in said[0])
+
+
 def test_several_numbers_of_seeds_are_a_range():
     assert span([3, 2, 3]) == "2–3"
     assert span([3, 3]) == "3"
@@ -220,7 +291,7 @@ def test_several_numbers_of_seeds_are_a_range():
 # ------------------------------------------------------------------------------------------------- true
 
 
-@pytest.mark.parametrize("figure", ["drift", "sparsity_over_steps", "sparsity_by_depth"])
+@pytest.mark.parametrize("figure", [*LINES, "spikes"])
 @every_study
 def test_lines_are_the_numbers_of_the_table(figure, name):
     table = tables(name)[FIGURES[figure].tables[0]]
@@ -261,6 +332,83 @@ def test_cliff_says_each_verdict():
     assert "smooth decline, bends near 71 % [66, 76]" in said[3]
     breaks = [[line for line in axes.lines if set(line.get_xdata()) == {0.712}] for axes in page.axes]
     assert [len(found) for found in breaks] == [1, 0, 0, 0]
+
+
+def test_a_score_has_its_own_name_and_unit():
+    page = draw("cliff", "large")
+    labels = dict(zip(tables("large")["cliff"]["architecture"], (axes.get_ylabel() for axes in page.axes), strict=True))
+    assert labels == {
+        **dict.fromkeys(ARCHITECTURES, "accuracy (%)"),
+        "mpsenet": "PESQ (1 to 4.5)",
+        "pooled": "relative score (%)",
+    }
+    assert draw("cliff", "dense").axes[-1].get_ylabel() == "relative accuracy (%)"
+
+
+PAIRS = [*(title for name in ARCHITECTURES for title in (name, f"{name} · mse")), "mpsenet"]  # of "large"
+BLOCKS = {"theory": [LOSSES, PAIRS], "spikes": [PAIRS, PAIRS, ["gpt", "gpt · mse"]]}
+
+
+@pytest.mark.parametrize("figure", [*LINES, "weights", "theory", "spikes"])
+def test_panels_are_the_pairs_of_the_study_and_leave_no_hole(figure):
+    top, seen = 0, iter(draw(figure, "large").axes)
+    across = 4 if figure == "spikes" else 3
+    for titles in BLOCKS.get(figure, [PAIRS]):
+        for place, title in enumerate(titles):
+            axes, (line, column) = next(seen), divmod(place, across)
+            spot = axes.get_subplotspec()
+            assert (axes.get_title(), spot.rowspan.start, spot.colspan.start) == (title, top + line, column)
+            assert bool(axes.get_xlabel()) == (place + across >= len(titles))  # nothing below it
+            assert bool(axes.get_ylabel()) == (column == 0)
+            assert axes.has_data()
+        top += -(-len(titles) // across)
+    assert next(seen, None) is None
+
+
+def test_a_title_names_a_loss_that_is_not_the_first_and_the_note_names_that_one():
+    table, contrasts = (tables("large")[name] for name in FIGURES["drift"].tables)
+    own = table["loss"].where(table["architecture"] != "mpsenet", "spectra")
+    module = importlib.import_module("sparsity_cliff.figures.drift")
+    with styled():
+        page = module.draw(table.assign(loss=own), contrasts)
+    assert [axes.get_title() for axes in page.axes] == [*PAIRS[:-1], "mpsenet · spectra"]
+    note, alone = (figure.texts[-1].get_text().replace("\n", " ") for figure in (page, draw("drift", "dense")))
+    assert "Loss: cross_entropy where a title names no other." in note
+    assert "Loss: mse." in alone
+    assert [axes.get_title() for axes in draw("drift", "dense").axes] == ["cnn"]
+
+
+def test_one_site_needs_no_panel_by_depth():
+    table = tables("default")["spikes"]
+    module = importlib.import_module("sparsity_cliff.figures.spikes")
+    one = (table["architecture"] == "mlp") & (table["depth"] > 0)
+    with styled():
+        some, none = (module.draw(table[~gone]) for gone in (one, table["depth"] > 0))
+    titles = ["mlp", "mlp · mse", "cnn", "cnn · mse", "resnet", "resnet · mse"]
+    assert [axes.get_title() for axes in some.axes] == titles + titles[2:]
+    assert [axes.get_title() for axes in none.axes] == titles
+
+
+def test_a_wide_interval_does_not_flatten_spikes():
+    table = tables("default")["spikes"]
+    module = importlib.import_module("sparsity_cliff.figures.spikes")
+    with styled():
+        page = module.draw(table.assign(low=table["mean"] / 1e9, high=table["mean"] * 1e9))
+    means = table.loc[table["metric"] == "spike", "mean"]
+    assert all(means.min() / 2 <= axes.get_ylim()[0] and axes.get_ylim()[1] <= 2 * means.max() for axes in page.axes)
+
+
+def test_weights_at_the_end_are_the_densities_of_the_table():
+    table = tables("default")["weight_histograms"]
+    ends = table[(table["moment"] == "end") & (table["data"] == "real")]
+    for axes, (architecture, loss) in zip(
+        draw("weights", "default").axes, itertools.product(ARCHITECTURES[:3], LOSSES), strict=True
+    ):
+        own = ends[(ends["architecture"] == architecture) & (ends["loss"] == loss)]
+        known = [tuple(bins.sort_values("left")["density"]) for _, bins in own.groupby("activation")]
+        drawn = [tuple(line.get_ydata()) for line in axes.lines if line.get_marker() != "None"]
+        assert drawn
+        assert set(drawn) <= set(known)
 
 
 def test_no_panel_makes_a_cliff_of_noise():
@@ -311,7 +459,7 @@ def test_same_tables_give_same_bytes(figure, tmp_path):
     paths = []
     for table in FIGURES[figure].tables:
         paths.append(tmp_path / f"{table}.parquet")
-        tables("one architecture")[table].to_parquet(paths[-1])
+        tables("dense")[table].to_parquet(paths[-1])
     written = [[tmp_path / f"{copy}.{kind}" for kind in ("pdf", "png")] for copy in range(2)]
     for outputs in written:
         figures.draw(figure, map(str, paths), map(str, outputs))

@@ -10,6 +10,7 @@ from sweeps import Sweep, jobs
 from sparsity_cliff import study
 
 FIGURES = {"drift", "sparsity_over_steps", "sparsity_by_depth", "cliff", "target_sparsity", "weights"}
+FIGURES |= {"theory", "near_zero_share", "spikes"}
 DOWNSTREAM = {"collect", "analyze_cliff", "analyze_drift", "analyze_layers", "draw"}
 
 
@@ -60,6 +61,14 @@ def test_order_of_sections_and_entries_runs_nothing(finished: Sweep) -> None:
         ("activations.py", "kept = max(1,", "kept = max(2,", "topk_80"),
         ("activations.py", "return nn.Tanh()", "return nn.Hardtanh()", "tanh"),
         ("losses.py", "return F.mse_loss(", "return 2 * F.mse_loss(", "mse"),
+        (
+            "speech_loss.py",
+            "super().__init__()\n        self.metric",
+            "super().__init__()\n        self.train()\n        self.metric",
+            "mpsenet",
+        ),
+        ("models/gpt.py", "x = x + self.scale", "x = x + 1 * self.scale", "gpt"),
+        ("data/text.py", "* 9 // 10", "* 8 // 10", "gpt"),
         ("data/digits.py", "random_state=0", "random_state=1", ("resnet", "vit")),
         ("normalizations.py", "nn.BatchNorm2d}", "nn.SyncBatchNorm}", "resnet"),
         ("train.py", "CHECK_EVERY = 50", "CHECK_EVERY = 51", ""),
@@ -146,13 +155,13 @@ def test_a_new_activation_trains_only_its_runs(finished: Sweep) -> None:
     )
     assert finished.trained() == runs_of(finished, "silu")
     assert len(finished.trained()) == 3
-    assert finished.rules() == {"train"} | DOWNSTREAM
+    assert finished.rules() == {"train", "analyze_theory"} | DOWNSTREAM
 
 
 def test_removing_an_activation_leaves_no_stale_row(finished: Sweep) -> None:
     finished.edit("study.yaml", ("activations: [relu, tanh, topk_80]", "activations: [relu, tanh]"))
     done = finished.snakemake()
-    assert {rule for rule, _ in jobs(done)} == DOWNSTREAM
+    assert {rule for rule, _ in jobs(done)} == DOWNSTREAM | {"analyze_theory"}
     for table in finished.results("tables").glob("*.parquet"):
         text = pd.read_parquet(table).to_csv()
         assert "topk_80" not in text, table.name
@@ -186,6 +195,11 @@ CHANGED: dict[tuple[str, ...], object] = {  # a valid other value of every key o
     ("study", "name"): "renamed",
     ("study", "seeds"): ["0-2"],
     ("data", "mnist1d", "examples"): 500,
+    ("data", "text", "block"): 24,
+    ("data", "text", "held_out"): 30,
+    ("data", "speech", "utterances"): 5,
+    ("data", "speech", "held_out"): 3,
+    ("data", "speech", "segment"): 4096,
     ("architectures", "mlp", "model", "width"): 17,
     ("architectures", "mlp", "model", "depth"): 3,
     ("architectures", "mlp", "optimizer", "function"): "adamw",
@@ -209,26 +223,50 @@ CHANGED: dict[tuple[str, ...], object] = {  # a valid other value of every key o
     ("architectures", "vit", "schedule", "function"): "cosine",
     ("architectures", "vit", "steps"): 11,
     ("architectures", "vit", "batch_size"): 31,
+    ("architectures", "gpt", "model", "width"): 16,
+    ("architectures", "gpt", "model", "depth"): 1,
+    ("architectures", "gpt", "model", "heads"): 3,
+    ("architectures", "gpt", "optimizer", "lr"): 6e-3,
+    ("architectures", "gpt", "optimizer", "adamw_lr"): 2e-3,
+    ("architectures", "gpt", "schedule", "function"): "cosine",
+    ("architectures", "gpt", "steps"): 11,
+    ("architectures", "gpt", "batch_size"): 9,
+    ("architectures", "gpt", "microbatch"): 3,
+    ("architectures", "mpsenet", "model", "channels"): 6,
+    ("architectures", "mpsenet", "model", "blocks"): 2,
+    ("architectures", "mpsenet", "model", "heads"): 2,
+    ("architectures", "mpsenet", "model", "kernel"): 5,
+    ("architectures", "mpsenet", "model", "n_fft"): 256,
+    ("architectures", "mpsenet", "model", "hop"): 32,
+    ("architectures", "mpsenet", "optimizer", "function"): "adam",
+    ("architectures", "mpsenet", "optimizer", "lr"): 2e-3,
+    ("architectures", "mpsenet", "steps"): 5,
+    ("architectures", "mpsenet", "batch_size"): 3,
+    ("architectures", "mpsenet", "probes", "every"): 3,
+    ("architectures", "mpsenet", "probes", "examples"): 2,
     ("activations", "relu", "function"): "elu",
     ("activations", "gelu", "function"): "silu",
     ("activations", "tanh", "function"): "identity",
     ("activations", "topk_80", "sparsity"): 0.75,
     ("losses", "cross_entropy", "function"): "mse",
     ("losses", "mse", "function"): "cross_entropy",
+    ("losses", "speech", "metric"): 0.05,
     ("probes", "every"): 7,
     ("probes", "examples"): 50,
     ("probes", "measure"): ["weights", "activations"],
     ("cliff", "baseline"): "tanh",
-    ("cliff", "loss"): "mse",
+    ("cliff", "losses"): ["mse"],
     ("drift", "controls"): ["relu"],
 }
 FIXED = {  # keys whose only valid change is another structure: they are changed in the tests above
     ("data", "mnist1d", "function"),
     ("data", "digits", "function"),
-    *((("architectures", name, "model", "function")) for name in ("mlp", "resnet", "vit")),
-    *((("architectures", name, "data")) for name in ("mlp", "resnet", "vit")),
-    ("architectures", "resnet", "optimizer", "function"),
-    ("architectures", "vit", "optimizer", "function"),
+    ("data", "text", "function"),
+    ("data", "speech", "function"),
+    *((("architectures", name, "model", "function")) for name in ("mlp", "resnet", "vit", "gpt", "mpsenet")),
+    *((("architectures", name, "data")) for name in ("mlp", "resnet", "vit", "gpt", "mpsenet")),
+    *((("architectures", name, "optimizer", "function")) for name in ("resnet", "vit", "gpt")),
+    ("losses", "speech", "function"),
     ("activations", "topk_80", "function"),
     ("grid",),
 }
@@ -237,10 +275,13 @@ FIXED = {  # keys whose only valid change is another structure: they are changed
 def affected(path: tuple[str, ...], runs: set[str]) -> set[str]:
     """Independently of the code: the runs that a key concerns, by the words of the contract."""
     match path:
-        case ("study", *_) | ("probes", *_):
+        case ("study", *_) | ("probes", "measure"):
             return runs
-        case ("data", "mnist1d", *_):
-            return {run for run in runs if run.startswith("mlp.")}
+        case ("probes", *_):
+            return {run for run in runs if not run.startswith("mpsenet.")}  # it has its own
+        case ("data", name, *_):
+            user = {"mnist1d": "mlp", "text": "gpt", "speech": "mpsenet"}[name]
+            return {run for run in runs if run.startswith(f"{user}.")}
         case ("architectures", name, *_) | ("activations", name, *_) | ("losses", name, *_):
             return {run for run in runs if name in run.split(".")}
         case ("cliff" | "drift", *_):

@@ -21,7 +21,8 @@ def required(name: str) -> dict[str, float]:
 
 def built(name: str) -> nn.Module:
     module = source.locate("model", name)[0]
-    shape = (40,) if "signal" in source.constant(module, "ACCEPTS") else (3, 32, 32)
+    kind = source.constant(module, "ACCEPTS")[0]
+    shape = {"signal": (40,), "image": (3, 32, 32), "tokens": (8,), "speech": (4000,)}[kind]
     model: nn.Module = registry.load("model", name)(shape, 10, lambda dim: Site(nn.ReLU(), dim), None)
     return model
 

@@ -10,14 +10,14 @@ from small import entry, make_spec, train, value
 from torch import nn
 
 from sparsity_cliff import registry
-from sparsity_cliff.data import Dataset
+from sparsity_cliff.data.layouts import Dataset, Labeled
 from sparsity_cliff.models.mlp import MLP
 
 HIDDEN, HEAD = "blocks.0.linear.weight", "head.weight"
 
 #: 4,000 Gaussian inputs with random labels take the place of these, because `data.axis` is random. The set is fixed and
 #: of the size of MNIST-1D: of the readings of "Gaussian inputs, random labels", the one that gives the table's numbers.
-SHAPE = Dataset(torch.zeros(4000, 40), torch.full((4000,), 9), torch.zeros(500, 40), torch.full((500,), 9), 10)
+SHAPE = Labeled(torch.zeros(4000, 40), torch.full((4000,), 9), torch.zeros(500, 40), torch.full((500,), 9), 10)
 OPTIMIZERS = {"sgd": entry("optimizer", "sgd", lr=0.05), "adam": entry("optimizer", "adam", lr=1e-3)}
 
 
@@ -151,7 +151,7 @@ def test_the_mirrored_activation_drifts_as_its_mirror_image(loss: str) -> None:
 @cache
 def mnist1d() -> Dataset:
     arrays = registry.load("data", "mnist1d")(None)
-    return Dataset(*(torch.from_numpy(arrays[key]) for key in ("x_train", "y_train", "x_test", "y_test")), 10)
+    return Labeled(*(torch.from_numpy(arrays[key]) for key in ("x_train", "y_train", "x_test", "y_test")), 10)
 
 
 def accuracy(model: dict[str, Any], activation: dict[str, Any], steps: int, lr: float, seeds: int) -> float:

@@ -127,7 +127,7 @@ def test_an_importable_object_is_taken_as_written() -> None:
 def test_an_unknown_name_lists_the_valid_ones() -> None:
     with pytest.raises(SourceError) as caught:
         source.locate("loss", "crossentropy")
-    assert str(caught.value) == "unknown loss 'crossentropy'; valid: cross_entropy, mse, or module:object"
+    assert str(caught.value) == "unknown loss 'crossentropy'; valid: cross_entropy, mse, mpsenet, or module:object"
 
 
 @pytest.mark.parametrize("text", ["TABLE = dict(a=1)", "TABLE = None", ""])
@@ -259,7 +259,7 @@ def test_values_that_do_not_fit(annotation: str, value: Any, words: str) -> None
     assert str(caught.value) == words
 
 
-@pytest.mark.parametrize("value", ["rellu", "my_lab.acts:MyAct", 3, None, ["relu"]], ids=str)
+@pytest.mark.parametrize("value", ["rellu", "topk", "my_lab.acts:MyAct", 3, None, ["relu"]], ids=str)
 def test_an_unknown_activation_name_lists_the_valid_ones(value: Any) -> None:
     with pytest.raises(ValueError, match=r"^valid: relu, "):
         source.convert("ActivationName", value)

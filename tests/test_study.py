@@ -31,7 +31,7 @@ def test_grid_blocks_are_full_cross_products() -> None:
         "seeds": ["0-2", 7],
     }
     config = smoke(grid=[block], normalizations={"plain": {"function": "none"}})
-    config["drift"]["controls"] = ["gelu"]
+    config["drift"]["controls"], config["cliff"]["losses"] = ["gelu"], ["mse"]
     plan = study.load(config)
     assert len(plan.runs) == 2**6
     run = plan.runs["mlp.relu.plain.mse.random.s0-2"]
@@ -44,7 +44,7 @@ def test_ids_and_order_do_not_depend_on_yaml_details() -> None:
     plan = study.load(smoke())
     assert next(iter(plan.runs)) == "mlp.relu.cross_entropy.real.s0-1"
     assert all(run.id == name for name, run in plan.runs.items())
-    assert set(plan.datasets) == {"mnist1d", "digits"}
+    assert set(plan.datasets) == {"mnist1d", "digits", "text", "speech"}
 
 
 def test_a_spec_names_every_option_with_its_default() -> None:
@@ -144,7 +144,7 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("unknown choice", "sparsity: 0.8", "sparsity: 0.8, by: size", 'activations.topk_80.by: "size" is not valid; valid: value, magnitude'),
     ("unknown base", "sparsity: 0.8", "sparsity: 0.8, base: swish", 'activations.topk_80.base: "swish" is not valid; valid: relu, gelu'),
     ("missing option", "function: topk, sparsity: 0.8", "function: topk", "activations.topk_80.sparsity: missing; topk needs it"),
-    ("missing section", "losses:\n  cross_entropy: {function: cross_entropy}\n  mse: {function: mse}\n", "", "losses: missing; a study needs study, data"),
+    ("missing section", "losses:\n  cross_entropy: {function: cross_entropy}\n  mse: {function: mse}\n  speech: {function: mpsenet, metric: 0}\n", "", "losses: missing; a study needs study, data"),
     ("missing key", "    batch_size: 32\n  resnet", "  resnet", "architectures.mlp.batch_size: missing; architectures.mlp needs model"),
     ("missing function", "{function: gelu}", "{}", "activations.gelu.function: missing"),
     ("empty axis", "activations: [relu, tanh, topk_80]", "activations: []", "grid.0.activations: [] is not valid; valid: a list of at least one name"),
@@ -159,11 +159,16 @@ MISTAKES: list[tuple[str, str, str, str]] = [
      "architectures.resnet.data: resnet takes image data, and mnist1d is signal data"),
     ("impossible optimizer", "{function: sgd, lr: 0.05, momentum: 0.9}", "{function: muon, lr: 0.05, adamw_lr: 1e-3}",
      "architectures.resnet: resnet needs optimizer != 'muon'; here optimizer=muon"),
-    ("heads that do not divide the width", "heads: 2", "heads: 3", "architectures.vit: vit needs width % heads == 0; here width=16, heads=3"),
+    ("speech for a language model", "    data: text\n", "    data: speech\n", "architectures.gpt.data: gpt takes tokens data, and speech is speech data"),
+    ("a classifier's loss for speech", "losses: [speech]\nprobes", "losses: [mse]\nprobes", "grid.4: loss mse (mse) is impossible for architecture mpsenet (mpsenet); valid: mpsenet"),
+    ("probes of an architecture", "{every: 4, examples: 1}", "{every: 4, measure: [weights]}", "architectures.mpsenet.probes.measure: unknown key 'measure'; valid: every, examples"),
+    ("microbatch of nothing", "microbatch: 4", "microbatch: 0", "architectures.gpt.microbatch: 0 is not valid; valid: an integer >= 1"),
+    ("control over another control", "topk, sparsity: 0.8}", "topk, sparsity: 0.8, base: topk}", 'activations.topk_80.base: "topk" is not valid; valid: relu, gelu'),
+    ("heads that do not divide the width", "depth: 1, heads: 2", "depth: 1, heads: 3", "architectures.vit: vit needs width % heads == 0; here width=16, heads=3"),
     ("patch that does not divide the image", "patch: 4", "patch: 3", "architectures.vit: vit needs height % patch == 0; here height=8, patch=3"),
     ("name with a dot", "  gelu: {function", "  gelu.1: {function", "activations: 'gelu.1' is not a valid name; valid: a letter, then letters, digits, _ and -"),
     ("reserved name", "probes:\n", "normalizations: {default: {function: none}}\nprobes:\n", "normalizations.default: this name is kept for"),
-    ("key twice", "  every: 10", "  every: 10\n  every: 20", "line 50: key 'every' stands twice"),
+    ("key twice", "  every: 10", "  every: 10\n  every: 20", "line 74: key 'every' stands twice"),
     ("baseline that is not in the grid", "baseline: relu", "baseline: silu", "cliff.baseline: unknown name of the grid 'silu'"),
     ("control that is not in the grid", "controls: [tanh]", "controls: [tahn]", "drift.controls.0: unknown name of the grid 'tahn' (did you mean tanh?)"),
     ("architecture without a baseline", "architectures: [mlp, resnet, vit]\n    activations: [relu, tanh, topk_80]", "architectures: [vit]\n    activations: [tanh, topk_80]", "cliff.baseline: relu has no run on real data with architecture vit"),
@@ -212,6 +217,34 @@ def test_an_unreadable_study_gets_one_line(tmp_path: Path) -> None:
         study.read(tmp_path / "latin.yaml")
 
 
+def test_a_merged_mapping_may_be_overridden(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")
+    assert study.read(tmp_path / "study.yaml")["b"] == {"x": 1, "y": 3}
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "entry", "block", "says"),
+    [
+        ("activations", "ahead", {"function": "topk", "sparsity": 0.5, "over": "example"}, {"activations": ["ahead"]},
+         "gpt · ahead · default · cross_entropy · real: gpt needs over != 'example'; here over=example"),
+        ("normalizations", "batch", {"function": "quantile_batch_norm", "q": 0.5}, {"normalizations": ["batch"]},
+         "gpt · relu · batch · cross_entropy · real: gpt needs normalization not in ('batch_norm', "),
+        ("data", "text", {"function": "fineweb10b"}, {"losses": ["mse"]},
+         "gpt · relu · default · mse · real: gpt needs loss != 'mse' or vocabulary <= 1024; here loss=mse, vocabulary=50257"),
+    ],
+    ids=["control that looks ahead", "normalization over the batch", "one-hot targets of a large vocabulary"],
+)  # fmt: skip
+def test_what_an_architecture_requires_of_a_cell(
+    section: str, name: str, entry: dict[str, Any], block: dict[str, Any], says: str
+) -> None:
+    config = smoke()
+    config.setdefault(section, {})[name] = entry
+    config["grid"].append({"architectures": ["gpt"], "activations": ["relu"], "losses": ["cross_entropy"], **block})
+    with pytest.raises(study.StudyError) as error:
+        study.load(config)
+    assert f"grid.5: {says}" in str(error.value)
+
+
 # ------------------------------------------------------------------------------------------ from outside
 
 
@@ -255,5 +288,5 @@ def test_ids_are_unique_in_a_large_study() -> None:
     config = smoke()
     config["study"]["seeds"] = [f"{3 * i}-{3 * i + 2}" for i in range(100)]
     plan = study.load(config)
-    assert len(plan.runs) == 12 * 100
-    assert len(set(itertools.chain.from_iterable((run.id,) for run in plan.runs.values()))) == 1200
+    assert len(plan.runs) == 16 * 100
+    assert len(set(itertools.chain.from_iterable((run.id,) for run in plan.runs.values()))) == 1600

@@ -1,7 +1,8 @@
-"""Where accuracy starts to fall as activation sparsity grows: the cliff, its interval, and a verdict. Pure.
+"""Where the score starts to fall as activation sparsity grows: the cliff, its interval, and a verdict. Pure.
 
 In: one row per trained model, with `architecture`, `configuration`, `seed`, `sparsity` (measured, share of exact
-zeros, 0 to 1) and `accuracy` (0 to 1). Out: a `Cliff` per architecture and one pooled on relative accuracy.
+zeros, 0 to 1) and `score` (accuracy, or what else a run is judged by). Out: a `Cliff` per architecture and one pooled
+on the relative score.
 
 The unit of evidence is the configuration: its seeds are averaged, because seeds tell nothing about how far one
 configuration lies off the curve. Every interval and p value is a wild bootstrap over configurations.
@@ -30,14 +31,14 @@ STEP = 0.005  # candidate breaks are this far apart at most; every second one is
 # Intervals of called cliffs alone cover less than their level: lucky curves are called more often. The remedy
 # (Benjamini and Yekutieli 2005) is to let 1 - level times the share called miss; 0.4 is that share in the benchmark.
 SELECTED = 0.4
-FLOOR = 1e-18  # mean square of what counts as a perfect fit: 1e-9 of accuracy, beyond float noise
+FLOOR = 1e-18  # mean square of what counts as a perfect fit: 1e-9 of the score, beyond float noise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cliff:
     """A verdict and the numbers it rests on; `dataclasses.asdict` gives a table row.
 
-    With the verdict "cliff", `break_at` is where accuracy starts to fall and `low` to `high` its interval. With the
+    With the verdict "cliff", `break_at` is where the score starts to fall and `low` to `high` its interval. With the
     others these are the best broken line's, as evidence, not as a finding; nan where nothing could be fitted. Slopes
     are in units of `value` per unit of sparsity.
     """
@@ -267,23 +268,21 @@ def _jackknife(estimate: Callable[[NDArray[np.bool_]], Array], groups: NDArray[n
 # --------------------------------------------------------------------------------- public
 
 
-def relative_accuracy(points: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Adds `relative_accuracy`: accuracy over the mean accuracy of the architecture's dense configuration `baseline`.
+def relative_score(points: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Adds `relative_score`: score over the mean score of the architecture's dense configuration `baseline`.
 
     Missing for an architecture none of whose baseline runs finished, or got any example right.
     """
     dense = points[points["configuration"].astype(str) == baseline]
-    means = dense.groupby(dense["architecture"].astype(str))["accuracy"].mean()
+    means = dense.groupby(dense["architecture"].astype(str))["score"].mean()
     means = means.where(means > 0)
-    return points.assign(
-        relative_accuracy=points["accuracy"] / points["architecture"].astype(str).map(means).astype(float)
-    )
+    return points.assign(relative_score=points["score"] / points["architecture"].astype(str).map(means).astype(float))
 
 
 def locate(
     points: pd.DataFrame,
     *,
-    value: str = "accuracy",
+    value: str = "score",
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
@@ -363,7 +362,7 @@ def curve(
     points: pd.DataFrame,
     cliff: Cliff,
     *,
-    value: str = "accuracy",
+    value: str = "score",
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -404,17 +403,17 @@ def cliffs(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Verdicts, one row per architecture on accuracy and one row "pooled" on relative accuracy, and their curves.
+    """Verdicts, one row per architecture on score and one row "pooled" on relative score, and their curves.
 
-    baseline: the dense configuration that accuracy is relative to; an architecture without it is not pooled. The
+    baseline: the dense configuration that the score is relative to; an architecture without it is not pooled. The
     curves have the columns of `curve` after `architecture`, `value` and `model`. Without points, both are empty.
     """
-    points = relative_accuracy(points, baseline)
+    points = relative_score(points, baseline)
     groups = points.groupby("architecture", observed=True, sort=False)
-    parts = [(str(name), part, "accuracy") for name, part in groups]
-    relative = points[points["relative_accuracy"].notna()]
+    parts = [(str(name), part, "score") for name, part in groups]
+    relative = points[points["relative_score"].notna()]
     if len(relative):
-        parts.append(("pooled", relative, "relative_accuracy"))
+        parts.append(("pooled", relative, "relative_score"))
     verdicts, curves = [], []
     for name, part, value in parts:
         found = locate(part, value=value, level=level, resamples=resamples, seed=seed)
@@ -442,7 +441,7 @@ def _decide(found: Cliff, located: bool, common: bool) -> tuple[Verdict, str]:
     ahead = f"{abs(lead):.1f} {'above' if lead < 0 else 'below'} a {found.smooth} curve's"
     edges = f"{found.search_min:.2f} to {found.search_max:.2f}"
     if bends and lead < 0:
-        return "smooth decline", f"accuracy bends down, but the broken line's AICc or BIC is {ahead} ({tests})"
+        return "smooth decline", f"the score bends down, but the broken line's AICc or BIC is {ahead} ({tests})"
     if bends and not located:
         return "no cliff in the range measured", f"a break is not located inside {edges} ({tests})"
     if bends and not common:
@@ -451,7 +450,7 @@ def _decide(found: Cliff, located: bool, common: bool) -> tuple[Verdict, str]:
     if bends:
         return "cliff", f"the broken line's AICc and BIC are {ahead} or more ({tests})"
     if found.p_fall <= alpha and found.slope < 0:
-        return "smooth decline", f"accuracy falls without a downward break ({tests})"
+        return "smooth decline", f"the score falls without a downward break ({tests})"
     return "no cliff in the range measured", f"neither a fall nor a downward break ({tests})"
 
 

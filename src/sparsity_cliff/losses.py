@@ -1,24 +1,28 @@
-"""Losses: factories -> callable (logits (N, K), labels (N,) int64) -> scalar mean over the batch."""
+"""Losses: factories -> nn.Module (outputs, targets) -> scalar mean over the batch.
+
+Classifiers: logits (N, K), labels (N,) int64. Language models: logits (N, T, K), labels (N, T).
+"""
 
 from collections.abc import Callable
 
 import torch.nn.functional as F
-from torch import Tensor
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+from torch import Tensor, nn
 
 
-def cross_entropy() -> Loss:
-    return F.cross_entropy
+class CrossEntropy(nn.Module):
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 
-def mse() -> Loss:
+class OneHotMSE(nn.Module):
     """Mean over batch and classes of (output - one-hot)², as F.mse_loss averages it (2/K of ½‖f - y‖² per example)."""
 
-    def one_hot_mse(logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.mse_loss(logits, F.one_hot(labels, logits.shape[-1]).to(logits.dtype))
 
-    return one_hot_mse
 
-
-LOSSES: dict[str, Callable[[], Loss]] = {"cross_entropy": cross_entropy, "mse": mse}
+LOSSES: dict[str, Callable[..., nn.Module] | str] = {
+    "cross_entropy": CrossEntropy,
+    "mse": OneHotMSE,
+    "mpsenet": "sparsity_cliff.speech_loss:MPSENetLoss",
+}

@@ -5,9 +5,10 @@ state of a random generator, so that probing more or less changes no other numbe
 measurement brings them back in one transfer.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,27 +60,45 @@ def _wide(device: torch.device) -> torch.dtype:
 # ---------------------------------------------------------------------------------------------- evaluation set
 
 
-def activations(model: nn.Module, forward: Callable[[Tensor], object], batches: list[Tensor]) -> Rows:
-    """Per site, accumulated over all `batches` of held-out inputs, and for the whole model.
+def activations(
+    model: nn.Module,
+    forward: Callable[[Any], object],
+    batches: Sequence[Any],
+    delimiters: Sequence[int] | None = None,
+) -> Rows:
+    """Per site, accumulated over all `batches` of held-out data, and for the whole model.
 
-    forward: passes a batch of inputs through the model, in eval mode and without gradients. The near-zero share
-    needs the RMS over the whole set, hence a second pass where the set is more than one batch.
+    forward: passes a batch through the model, in eval mode and without gradients. The near-zero share needs the RMS
+    over the whole set, hence a second pass where the set is more than one batch.
+
+    delimiters: of token data, whose batches are (tokens (N, T) int64, targets): the tokens that end a word or sentence.
+    Then also the share of windows whose spike, the largest |a| over tokens and features, sits at token 0, and at a
+    delimiter, and for the whole model what uniform placement would give. A window of zeros has no spike; one with equal
+    spikes at several tokens (a clipped activation) counts for each in equal parts.
     """
     named = sites(model)
-    device = batches[0].device
+    device = next(model.parameters(), torch.empty(0)).device
     wide = _wide(device)
-    sums = {i: torch.zeros(5, dtype=wide, device=device) for i in range(len(named))}
+    sums = {i: torch.zeros(8, dtype=wide, device=device) for i in range(len(named))}
     largest: dict[int, Tensor] = {}
     silent: dict[int, Tensor] = {}  # per unit: 0 on every example so far
+    nowhere = torch.zeros(3, dtype=wide, device=device)
+    marks: list[Tensor] = []  # per batch of token data (N, T): whether the token is a delimiter
 
     def first(i: int, z: Tensor, a: Tensor) -> None:
         zero = a == 0
-        square = torch.linalg.vector_norm(a, dtype=torch.float32).to(wide).square()
+        # example by example: over millions of elements at once, a float32 sum is off by 1e-5
+        square = torch.linalg.vector_norm(a.flatten(1), dim=1, dtype=torch.float32).to(wide).square().sum()
         near = close_to_zero(a, square / a.numel()) if len(batches) == 1 else torch.zeros_like(square)
         n, zeros, negative = a.new_tensor(a.numel(), dtype=wide), zero.count_nonzero(), (z < 0).count_nonzero()
-        sums[i] += torch.stack([n, zeros.to(wide), negative.to(wide), square, near])
-        low, high = torch.aminmax(a)
-        top = torch.maximum(-low, high).to(wide)
+        place = nowhere
+        if delimiters is None or a.shape[:-1] != marks[-1].shape:
+            low, high = torch.aminmax(a)
+        else:
+            low, high = a.amin(dim=-1), a.amax(dim=-1)  # (N, T); aminmax takes ten times as long over an axis
+            place = _places(torch.maximum(-low, high), marks[-1]).to(wide)
+        sums[i] += torch.cat([torch.stack([n, zeros.to(wide), negative.to(wide), square, near]), place])
+        top = torch.maximum(-low.min(), high.max()).to(wide)
         largest[i] = torch.maximum(largest[i], top) if i in largest else top
         dim = named[i][1].dim % a.ndim  # of units; first over examples, which is the fast axis to reduce
         units = zero.all(dim=0).movedim(dim - 1, 0).reshape(a.shape[dim], -1).all(dim=1)
@@ -93,15 +112,18 @@ def activations(model: nn.Module, forward: Callable[[Tensor], object], batches: 
 
     for hook in (first, second)[: 1 if len(batches) == 1 else 2]:
         with _hooked(model, hook):
-            for x in batches:
-                forward(x)
+            for batch in batches:
+                if delimiters is not None and hook is first:
+                    marks.append(torch.isin(batch[0], torch.tensor(delimiters, dtype=torch.int64, device=device)))
+                forward(batch)
 
     ran = [i for i in sums if i in largest]  # a site may lie unused
     if not ran:
         return
     table = torch.stack([torch.stack([*sums[i], largest[i], silent[i].to(wide).mean()]) for i in ran])
     rows = table.cpu().double().tolist()
-    for i, (n, zeros, negative, square, near, top, dead) in zip(ran, rows, strict=True):
+    for i, row in zip(ran, rows, strict=True):
+        n, zeros, negative, square, near, windows, first_token, delimiter, top, dead = row
         name, rms = named[i][0], (square / n) ** 0.5
         yield "test", name, i, "activation_sparsity", zeros / n
         yield "test", name, i, "near_zero_share", near / n
@@ -110,17 +132,36 @@ def activations(model: nn.Module, forward: Callable[[Tensor], object], batches: 
         yield "test", name, i, "activation_rms", rms
         yield "test", name, i, "spike", top
         yield "test", name, i, "spike_ratio", top / rms if rms > 0 else float("nan")
-    n, zeros, negative, _, near, _, _ = (sum(column) for column in zip(*rows, strict=True))
+        if windows:
+            yield "test", name, i, "spike_first_token_share", first_token / windows
+        if windows and delimiters:
+            yield "test", name, i, "spike_delimiter_share", delimiter / windows
+    n, zeros, negative, _, near, *_ = (sum(column) for column in zip(*rows, strict=True))
     yield "test", None, None, "activation_sparsity", zeros / n
     yield "test", None, None, "near_zero_share", near / n
     yield "test", None, None, "preactivation_negative_share", negative / n
-    yield "test", None, None, "spike", max(row[5] for row in rows)
+    yield "test", None, None, "spike", max(row[8] for row in rows)
+    if marks:
+        yield "test", None, None, "first_token_share", 1 / marks[0].shape[1]
+    if marks and delimiters:
+        yield "test", None, None, "delimiter_share", torch.cat(marks).float().mean().item()
 
 
-def flops(model: nn.Module, forward: Callable[[Tensor], object], x: Tensor, measured: list[Row]) -> Rows:
+def _places(top: Tensor, delimiter: Tensor) -> Tensor:
+    """Windows with a spike, and how many of these have it at token 0, and at a delimiter: (3,).
+
+    top: largest |a| of each token (N, T). delimiter: whether the token is one (N, T).
+    """
+    highest = top.amax(dim=1, keepdim=True)
+    at = ((top == highest) & (highest > 0)).float()
+    at /= at.sum(dim=1, keepdim=True).clamp(min=1)  # equal spikes share the window
+    return torch.stack([(highest > 0).sum(), at[:, 0].sum(), (at * delimiter).sum()])
+
+
+def flops(model: nn.Module, forward: Callable[[Any], object], batch: Any, measured: list[Row]) -> Rows:
     """Per site: dense and potential FLOPs per example (2 per multiply-add) of the layers that the site feeds.
 
-    Potential is dense x (1 - sparsity), with the sparsity found in the rows `measured`. x: a batch of one example.
+    Potential is dense x (1 - sparsity), with the sparsity found in the rows `measured`. batch: of one example.
     The fed layers are found by following the very tensors of one forward pass: a site that feeds two layers (a
     convolution and a projection shortcut) gets both, one that feeds a pooling layer gets none. The weight matrices
     found so are marked `fed_by_activation`: those are the ones that claim C2 expects to drift.
@@ -149,7 +190,7 @@ def flops(model: nn.Module, forward: Callable[[Tensor], object], x: Tensor, meas
     layers = (module for module in names if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d))
     handles += [layer.register_forward_hook(enter) for layer in layers]
     try:
-        forward(x)
+        forward(batch)
     finally:
         for handle in handles:
             handle.remove()
@@ -232,13 +273,13 @@ def histograms(model: nn.Module, initial: InitialWeights) -> Rows:
 class GradientSigns:
     """∂L/∂z at every site over one training step, L summed over the batch: means over z > 0, z <= 0 and all z.
 
-    Use as a context around the forward and backward pass of the step; then `rows()`. Multiplying by the batch size
-    undoes the loss's mean over examples, so that the numbers are per example, as in the closed forms.
+    Use as a context around the forward passes of the step, call backward, then `rows()`. Multiplying by `terms`, the
+    number of examples or tokens, undoes the loss's mean, so that the numbers are per example, as in the closed forms.
     """
 
-    def __init__(self, model: nn.Module, batch_size: int):
+    def __init__(self, model: nn.Module, terms: int):
         self._named = sites(model)
-        self._batch_size = batch_size
+        self._terms = terms
         self._sums: list[Tensor | None] = [None] * len(self._named)
         self._hooks = _hooked(model, self._watch)
 
@@ -273,7 +314,7 @@ class GradientSigns:
             return
         values = (torch.stack([sums for _, _, sums in found]).cpu().double()).tolist()
         for (depth, name, _), (up, down, n_up, n_down) in zip(found, values, strict=True):
-            scale = float(self._batch_size)
+            scale = float(self._terms)
             if n_up:
                 yield "train", name, depth, "gradient_positive", scale * up / n_up
             if n_down:

@@ -15,7 +15,7 @@ Share = float  # 0 <= x < 1
 Positive = float  # > 0
 NonNegative = float  # >= 0
 Momentum = float  # 0 <= x < 1
-ActivationName = str  # a name of the registry of activations
+ActivationName = str  # a name of the registry of activations whose options all have defaults
 
 #: kind of entry -> (module, name of the dict)
 REGISTRIES = {

@@ -184,8 +184,9 @@ def _convert(annotation: ast.expr, value: Any) -> Any:
         return [_convert(annotation.slice, item) for item in value]
     name = ast.unparse(annotation)
     if name == "ActivationName":
-        if not isinstance(value, str) or value not in entries("activation"):
-            raise ValueError(f"valid: {', '.join(entries('activation'))}")
+        bases = [n for n in entries("activation") if not any(o.required for o in options("activation", n).values())]
+        if value not in bases:
+            raise ValueError(f"valid: {', '.join(bases)}")
         return value
     if name not in KINDS:
         raise ValueError(f"the option's annotation {name!r} is not one that a study can check: {', '.join(KINDS)}")

@@ -77,6 +77,8 @@ class _UniqueKeys(yaml.SafeLoader):
 def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *other, whose keys may be overridden
+            continue
         key = loader.construct_object(key_node)
         if key in seen:
             raise StudyError(f"line {key_node.start_mark.line + 1}: key {key!r} stands twice")
@@ -184,20 +186,30 @@ def _entry(kind: str, where: str, entry: Config) -> Config:
 
 def _compatible(where: str, architecture: Config, dataset: Config) -> None:
     """What the architecture's file says of itself against the data and the optimizer of the study."""
-    model, data = architecture["model"], dataset["function"]
-    module, data_module = source.locate("model", model["function"])[0], source.locate("data", data)[0]
-    accepts, kind = source.constant(module, "ACCEPTS"), source.constant(data_module, "KIND")
+    model, data = architecture["model"]["function"], dataset["function"]
+    accepts = source.constant(source.locate("model", model)[0], "ACCEPTS")
+    kind = source.constant(source.locate("data", data)[0], "KIND")
     if accepts is not None and kind not in accepts:
-        raise StudyError(
-            f"{where}.data: {model['function']} takes {' or '.join(accepts)} data, and {data} is {kind} data"
-        )
+        raise StudyError(f"{where}.data: {model} takes {' or '.join(accepts)} data, and {data} is {kind} data")
+    _requirements(where, architecture, dataset, {})
+
+
+def _requirements(where: str, architecture: Config, dataset: Config, cell: dict[str, str]) -> None:
+    """What the model REQUIRES: of the architecture where `cell` is empty, else what concerns the cell of the grid."""
+    model = architecture["model"]["function"]
+    data_module = source.locate("data", dataset["function"])[0]
+    image = source.constant(data_module, "KIND") == "image"
     shape = source.constant(data_module, "SHAPE", ())
-    names = {"optimizer": architecture["training"]["optimizer"]["function"], **model}
-    names |= dict(zip(("channels", "height", "length") if kind == "image" else ("length",), shape, strict=False))
-    for requirement in source.constant(module, "REQUIRES", ()):
+    names = {"optimizer": architecture["training"]["optimizer"]["function"], **architecture["model"], **cell}
+    names |= dict(zip(("channels", "height", "length") if image else ("length",), shape, strict=False))
+    names |= {"vocabulary": source.constant(data_module, "VOCABULARY", 0), **dataset}
+    for requirement in source.constant(source.locate("model", model)[0], "REQUIRES", ()):
+        words = re.findall(r"[a-z_]+", re.sub("'.*?'", "", requirement))
+        if bool(cell) != any(word in words for word in ("loss", "normalization", "over")):
+            continue
         if not eval(requirement, {"__builtins__": {}}, names):  # our own or the user's own constant, not study text
-            used = ", ".join(f"{name}={names[name]}" for name in re.findall(r"[a-z_]+", requirement) if name in names)
-            raise StudyError(f"{where}: {model['function']} needs {requirement}; here {used}")
+            used = ", ".join(f"{name}={names[name]}" for name in words if name in names)
+            raise StudyError(f"{where}: {model} needs {requirement}; here {used}")
 
 
 def _architecture(where: str, section: Config, datasets: dict[str, Config]) -> Config:
@@ -207,12 +219,13 @@ def _architecture(where: str, section: Config, datasets: dict[str, Config]) -> C
     training = {
         "steps": int(section["steps"]),
         "batch_size": int(section["batch_size"]),
+        "microbatch": section.get("microbatch"),
         "precision": section.get("precision", "float32"),
         "optimizer": _entry("optimizer", f"{where}.optimizer", section["optimizer"]),
         "schedule": _entry("schedule", f"{where}.schedule", section.get("schedule", {"function": "constant"})),
     }
     resolved = {"model": _entry("model", f"{where}.model", section["model"]), "data": section["data"]}
-    resolved["training"] = training
+    resolved |= {"training": training, "probes": section.get("probes", {})}
     _compatible(where, resolved, datasets[section["data"]])
     return resolved
 
@@ -328,11 +341,21 @@ def _cells(
         model = architectures[labels["architecture"]]["model"]["function"]
         valid = source.constant(source.locate("model", model)[0], "LOSSES")
         loss = sections["losses"][labels["loss"]]["function"]
-        if valid is not None and loss not in valid:
+        if valid is not None and loss not in valid and ":" not in loss:
             raise StudyError(
                 f"{where}: loss {labels['loss']} ({loss}) is impossible for architecture {labels['architecture']} "
                 f"({model}); valid: {', '.join(valid)}"
             )
+        _requirements(
+            f"{where}: {' · '.join(labels.values())}",
+            architectures[labels["architecture"]],
+            sections["data"][architectures[labels["architecture"]]["data"]],
+            {
+                "loss": loss,
+                "normalization": sections["normalizations"][labels["normalization"]]["function"],
+                "over": sections["activations"][labels["activation"]].get("over"),
+            },
+        )
         for seeds in blocks:
             yield labels, seeds
 
@@ -361,8 +384,8 @@ def _run(
         },
         "training": architecture["training"],
         "probes": {
-            "every": int(config["probes"]["every"]),
-            "examples": config["probes"].get("examples"),
+            "every": int(architecture["probes"].get("every", config["probes"]["every"])),
+            "examples": architecture["probes"].get("examples", config["probes"].get("examples")),
             "measure": sorted(config["probes"]["measure"]),
         },
         "device": config["study"].get("device", "auto"),
@@ -390,7 +413,8 @@ def _analysis(config: Config, runs: dict[str, Run]) -> None:
     """What the analysis asks for must be in the run table."""
     activations, losses = ({getattr(run, kind): None for run in runs.values()} for kind in ("activation", "loss"))
     cliff, drift = config["cliff"], config["drift"]
-    asked = [("cliff.baseline", cliff["baseline"], activations), ("cliff.loss", cliff["loss"], losses)]
+    asked = [("cliff.baseline", cliff["baseline"], activations)]
+    asked += [(f"cliff.losses.{i}", name, losses) for i, name in enumerate(cliff["losses"])]
     asked += [(f"cliff.exclude.{i}", name, activations) for i, name in enumerate(cliff.get("exclude", []))]
     asked += [(f"drift.controls.{i}", name, activations) for i, name in enumerate(drift["controls"])]
     for where, name, known in asked:
@@ -406,7 +430,7 @@ def _analysis(config: Config, runs: dict[str, Run]) -> None:
     fewest = round(5 / (selected * (1 - level)))  # what the estimator asks for, said before any run trains
     if resamples < fewest:
         raise StudyError(f"cliff.resamples: {resamples} are too few for level {level}; valid: {fewest} or more")
-    curve = [run for run in runs.values() if run.data == "real" and run.loss == cliff["loss"]]
+    curve = [run for run in runs.values() if run.data == "real" and run.loss in cliff["losses"]]
     for architecture in {run.architecture: None for run in curve}:
         if not any(run.architecture == architecture and run.activation == cliff["baseline"] for run in curve):
             raise StudyError(

@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import importlib
 import json
 import math
 import time
@@ -12,17 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sparsity_cliff import checkpoint, probes, registry, traces
 from sparsity_cliff.activations import Site
-from sparsity_cliff.data import Dataset, load, randomized
-from sparsity_cliff.seeds import derive, generator
+from sparsity_cliff.data.layouts import Batch, Dataset, Tokens, load
+from sparsity_cliff.seeds import derive, generator, random_state, set_random_state
 
 Spec = dict[str, Any]
 CHECK_EVERY = 50  # steps between looks at the losses, each of which waits for the device
-EVALUATION_BATCH = 1000  # examples
 
 
 # ------------------------------------------------------------------------------------------------- building
@@ -51,63 +52,81 @@ def build(spec: Spec, data: Dataset, seed: int) -> nn.Module:
     return model
 
 
+def build_loss(spec: Spec, seed: int) -> nn.Module:
+    """The loss of a spec; one that learns itself (a discriminator) has the initial weights of this seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "loss"))
+        loss: nn.Module = make("loss", spec["loss"])
+    return loss
+
+
 class Batches:
     """The training batch of each step, a pure function of (seed, step): a new order each epoch, its rest dropped."""
 
     def __init__(self, data: Dataset, size: int, seed: int):
-        self._data, self._size, self._seed = data, size, seed
-        self._per_epoch = max(1, len(data.y_train) // size)
+        self._data, self._size, self._seed = data, min(size, data.examples), seed
+        self._per_epoch = data.examples // self._size
         self._epoch = -1
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, step: int) -> Batch:
         epoch, position = divmod(step, self._per_epoch)
         if epoch != self._epoch:
-            order = torch.randperm(len(self._data.y_train), generator=generator(self._seed, f"order/{epoch}"))
-            self._epoch, self._order = epoch, order.to(self._data.y_train.device)
-        index = self._order[position * self._size : (position + 1) * self._size]
-        return self._data.x_train[index], self._data.y_train[index]
+            stream = generator(self._seed, f"order/{epoch}")
+            self._order = torch.randperm(self._data.examples, generator=stream)
+            self._draws = torch.rand(self._data.examples, generator=stream)
+            self._epoch = epoch
+        cut = slice(position * self._size, (position + 1) * self._size)
+        return self._data.batch(self._order[cut], self._draws[cut])
 
 
 # ------------------------------------------------------------------------------------------------- measuring
 
 
 def measure(
-    spec: Spec, model: nn.Module, loss_of: Any, data: Dataset, initial: Any, autocast: Any, last: bool
+    spec: Spec, model: nn.Module, loss_of: nn.Module, data: Dataset, initial: Any, autocast: Any, step: int
 ) -> list[probes.Row]:
-    """The rows of one measurement: loss and accuracy on the held-out data, and the study's groups of probes.
+    """The rows of one measurement: loss and scores on the held-out data, and the study's groups of probes.
 
-    last: whether this is the last step (or the first): of all held-out examples, with FLOPs and histograms. In between,
-    of the first `examples` of them.
+    At the last step of all held-out examples, before of the first `examples` of them. FLOPs and histograms at the first
+    and the last step.
     """
-    groups = spec["probes"]["measure"]
-    examples = None if last else spec["probes"]["examples"]
-    x_test, y_test = data.x_test[:examples], data.y_test[:examples]
-    batches = list(torch.split(x_test, EVALUATION_BATCH))
-    outputs: list[Tensor] = []
+    groups, last = spec["probes"]["measure"], step == spec["training"]["steps"]
+    batches = data.held_out(None if last else spec["probes"]["examples"])
+    judged: list[dict[str, Tensor | float]] = []  # per batch
 
-    def forward(x: Tensor) -> None:
+    def forward(batch: Batch) -> None:
+        x, y = batch
         with autocast():
-            outputs.append(model(x).float())
+            outputs = model(x).float()
+        if len(judged) < len(batches):  # probes may pass them twice
+            judged.append({"loss": loss_of(outputs, y), **data.scores(outputs, y, last)})
 
     model.eval()
+    loss_of.eval()
     with torch.no_grad():
         rows: list[probes.Row] = []
         if "activations" in groups:
-            rows += probes.activations(model, forward, batches)
-            if last:
-                rows += probes.flops(model, forward, x_test[:1], rows)
+            rows += probes.activations(model, forward, batches, data.delimiters)
+            if last or step == 0:
+                x, y = batches[0]
+                rows += probes.flops(model, forward, (x[:1], y[:1]), rows)
         else:
-            for x in batches:
-                forward(x)
-        logits = torch.cat(outputs[: len(batches)])
-        correct = (logits.argmax(dim=1) == y_test).float().mean()
-        loss, accuracy = torch.stack([loss_of(logits, y_test), correct]).tolist()
-        rows += [("test", None, None, "loss", loss), ("test", None, None, "accuracy", accuracy)]
+            for batch in batches:
+                forward(batch)
+        examples = [len(x) for x, _ in batches]
+        for name in dict.fromkeys(name for scores in judged for name in scores):
+            found = [(n, scores[name]) for n, scores in zip(examples, judged, strict=True) if name in scores]
+            values = torch.stack([torch.as_tensor(value, dtype=torch.float32) for _, value in found]).tolist()
+            total = sum(n * value for (n, _), value in zip(found, values, strict=True))
+            rows.append(("test", None, None, name, total / sum(n for n, _ in found)))
+            if name == "loss" and isinstance(data, Tokens) and spec["loss"]["function"] == "cross_entropy":
+                rows.append(("test", None, None, "perplexity", float(np.exp(rows[-1][-1]))))
         if "weights" in groups:
             rows += probes.weights(model, initial)
-        if "histograms" in groups and last:
+        if "histograms" in groups and (last or step == 0):
             rows += probes.histograms(model, initial)
     model.train()
+    loss_of.train()
     return rows
 
 
@@ -198,19 +217,17 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
     autocast = partial(torch.autocast, device.type, torch.bfloat16) if bfloat16 else nullcontext
 
     # build
-    with job.clock("build"):
-        if spec["data"]["axis"] == "random":
-            data = randomized(data, generator(seed, "data"))
-        data = data.to(device)
-        batches = Batches(data, training["batch_size"], seed)
-        model = build(spec, data, seed).to(device)
-        initial = probes.InitialWeights.of(model)
-        loss_of, factor = make("loss", spec["loss"]), make("schedule", training["schedule"])
-        optimizers = make("optimizer", training["optimizer"], model)
-        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["initial_lr"] = group["lr"]
-        torch.manual_seed(derive(seed, "noise"))
-        gc.enable()  # off in a job until here; the first optimizer imports much of torch
+    if spec["data"]["axis"] == "random":
+        data = data.randomized(seed)
+    data = data.to(device)
+    batches = Batches(data, training["batch_size"], seed)
+    model = build(spec, data, seed).to(device)
+    initial = probes.InitialWeights.of(model)
+    loss_of, factor = build_loss(spec, seed).to(device), make("schedule", training["schedule"])
+    optimizers = make("optimizer", training["optimizer"], model)
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["initial_lr"] = group["lr"]
+    torch.manual_seed(derive(seed, "noise"))
 
     # resume
     first, facts, losses, status = 0, [], [], "finished"
@@ -219,8 +236,8 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
         model.load_state_dict(resume["model"])
         for optimizer, state in zip(optimizers, resume["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        torch.set_rng_state(resume["rng"])
-        initial = probes.InitialWeights(*resume["initial"])
+        loss_of.load_state_dict(resume["loss"])
+        set_random_state(device, resume["random"])
     pending: list[Tensor] = []  # losses of the latest steps, still on the device
     tell = Progress(job.log, spec["seeds"], steps)
 
@@ -240,7 +257,7 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
         if save:
             current = {"step": step, "facts": facts, "losses": losses, "model": model.state_dict()}
             current |= {"optimizers": [optimizer.state_dict() for optimizer in optimizers]}
-            current |= {"rng": torch.get_rng_state(), "initial": [initial.mean, initial.std]}
+            current |= {"loss": loss_of.state_dict(), "random": random_state(device)}
             job.save(current)
 
         # measure
@@ -248,7 +265,7 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
             with job.clock("probes"):
                 if losses:
                     facts.append((seed, step, "train", None, None, "loss", sum(losses) / len(losses)))
-                rows = measure(spec, model, loss_of, data, initial, autocast, last=step in (0, steps))
+                rows = measure(spec, model, loss_of, data, initial, autocast, step)
                 facts += [(seed, step, *row) for row in rows]
                 losses = []
         if step == steps:
@@ -258,20 +275,31 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["initial_lr"] * factor(step, steps)
 
-        # step
+        # step: in parts, where the batch is too large for the device; their gradients add up
         x, y = batches(step)
-        signs = probes.GradientSigns(model, len(y)) if gradients and step in measured else None
-        with signs or nullcontext(), autocast():
-            loss = loss_of(model(x).float(), y)
-        loss.backward()
+        signs = probes.GradientSigns(model, terms(y)) if gradients and step in measured else None
+        size, total = len(x), torch.zeros((), device=device)
+        part = training["microbatch"] or size
+        with signs or nullcontext():
+            for inputs, targets in zip(torch.split(x, part), torch.split(y, part), strict=True):
+                with autocast():
+                    outputs = model(inputs).float()
+                loss = loss_of(outputs, targets) * (len(inputs) / size)
+                loss.backward()
+                total += loss.detach()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        pending.append(loss.detach())
+        pending.append(total)
         if signs:
             facts += [(seed, step, *row) for row in signs.rows()]
 
     return {"facts": facts, "status": status}
+
+
+def terms(targets: Tensor) -> int:
+    """Over how many terms a loss is a mean: labels or tokens, where targets are such, else examples."""
+    return len(targets) if targets.is_floating_point() else targets.numel()
 
 
 def pick_device(name: str) -> torch.device:
@@ -295,6 +323,8 @@ def train_run(
     spec, code: canonical JSON of the run table. data: file of the data stage. started: when the process began
     (time.time()), for the account of seconds. Raises checkpoint.Interrupted once a requested stop has saved.
     """
+    importlib.import_module("torch._dynamo")  # as the first optimizer would; here it counts as what it is, an import
+    gc.enable()  # off in a job until all is imported
     job_began = time.time()
     torch.set_num_threads(threads)
     output, plan = Path(output), json.loads(spec)
@@ -314,7 +344,7 @@ def train_run(
                 job.done.append(train_seed(plan, position, dataset, device, job, current))
                 job.log(f"seed {plan['seeds'][position]}: {job.done[-1]['status']}")
                 current = None
-        seconds["training"] = seconds.pop("seeds") - sum(seconds[part] for part in ("build", "probes", "saving"))
+        seconds["training"] = seconds.pop("seeds") - sum(seconds[part] for part in ("probes", "saving"))
 
         # write
         seconds |= {"wall": time.time() - (started or job_began), "cpu": time.process_time()}

@@ -1,5 +1,10 @@
-# Collected tables -> the tables that figures show.
+# Collected tables -> the tables that figures show. One of them, the theory, needs no runs, only their activations.
+import json
+
 COLLECTED = {"facts": f"{RESULTS}/tables/facts.parquet", "runs": f"{RESULTS}/tables/runs.parquet"}
+SPECS = [json.loads(run.spec) for run in STUDY.runs.values()]
+ENTRIES = {kind: {spec[kind]["name"]: spec[kind] for spec in SPECS} for kind in ("activation", "loss")}
+NAMED = frozenset((kind, entry["function"]) for kind in ENTRIES for entry in ENTRIES[kind].values())
 
 
 rule analyze_cliff:
@@ -43,6 +48,8 @@ rule analyze_layers:
     output:
         steps=f"{RESULTS}/tables/sparsity_over_steps.parquet",
         depth=f"{RESULTS}/tables/sparsity_by_depth.parquet",
+        signs=f"{RESULTS}/tables/gradient_signs.parquet",
+        spikes=f"{RESULTS}/tables/spikes.parquet",
         histograms=f"{RESULTS}/tables/weight_histograms.parquet",
     log:
         f"{RESULTS}/logs/analyze_layers.log",
@@ -50,9 +57,24 @@ rule analyze_layers:
         "../../envs/analysis.yaml"
     params:
         level=STUDY.drift["level"],
+        relu=next((name for name, entry in ENTRIES["activation"].items() if entry["function"] == "relu"), None),
         code=code("analysis"),
     script:
         "../scripts/analyze_layers.py"
+
+
+rule analyze_theory:
+    output:
+        f"{RESULTS}/tables/theory.parquet",
+    log:
+        f"{RESULTS}/logs/analyze_theory.log",
+    conda:
+        "../../envs/train.yaml"
+    params:
+        entries=study.canonical(ENTRIES),
+        code=study.canonical(source.code("sparsity_cliff.theory", NAMED)),
+    script:
+        "../scripts/analyze_theory.py"
 
 
 TABLES = [
@@ -60,4 +82,5 @@ TABLES = [
     *rules.analyze_cliff.output,
     *rules.analyze_drift.output,
     *rules.analyze_layers.output,
+    *rules.analyze_theory.output,
 ]

@@ -3,9 +3,11 @@ import os
 import sys
 from pathlib import Path
 
-SOURCE = str(Path(workflow.basedir) / "src")
-sys.path.insert(0, SOURCE)
-os.environ.update(PYTHONPATH=SOURCE)  # for jobs, also those in a conda environment
+# A study may name objects of the user's own: from the folder where Snakemake runs, or from PYTHONPATH.
+SEARCH = [str(Path(workflow.basedir) / "src"), os.getcwd()]
+sys.path[:0] = SEARCH
+own = os.environ.get("PYTHONPATH")
+os.environ.update(PYTHONPATH=os.pathsep.join([*SEARCH, own] if own else SEARCH))  # for jobs
 
 from sparsity_cliff import source, study
 

@@ -11,8 +11,8 @@ with logged(snakemake.log[0]):
 
     facts, runs = pd.read_parquet(snakemake.input.facts), pd.read_parquet(snakemake.input.runs)
     settings = json.loads(snakemake.params.settings)
-    points = analysis.points(facts, runs, settings.pop("loss"), settings.pop("exclude", []))
+    points = analysis.points(facts, runs, settings.pop("losses"), settings.pop("exclude", []))
     verdicts, curves = cliff.cliffs(points[points["fitted"]], seed=0, **settings)
-    points = cliff.relative_accuracy(points, settings["baseline"])
+    points = cliff.relative_score(points, settings["baseline"])
     for table, path in zip((points, verdicts, curves), snakemake.output, strict=True):
         table.to_parquet(path, index=False)

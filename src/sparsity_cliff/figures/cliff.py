@@ -1,4 +1,4 @@
-"""Accuracy against measured activation sparsity, with the fitted curve, the break and the verdict: the headline."""
+"""Score against measured activation sparsity, with the fitted curve, the break and the verdict: the headline."""
 
 from typing import Any
 
@@ -15,14 +15,22 @@ from sparsity_cliff.figures.style import INK, PALE, SMALL, TEXT, Look, looks, se
 
 CLAIM = 0.70  # where the paper (arXiv 2605.17659, abstract) sees accuracy fall
 COLUMNS = 3
-SPAN = 0.1  # of accuracy, in view at least: less would make a cliff of noise
+#: Metric of a score -> its name with the unit, units in 1, and how much of it is in view at least: less would make a
+#: cliff of noise.
+SCORES = {
+    "accuracy": ("accuracy (%)", 100, 0.1),
+    "pesq": ("PESQ (1 to 4.5)", 1, 0.35),
+    "stoi": ("STOI (0 to 1)", 1, 0.1),
+    "relative accuracy": ("relative accuracy (%)", 100, 0.1),
+    "relative score": ("relative score (%)", 100, 0.1),
+}
 RED = "#CC3311"
 
 
 def draw(points: pd.DataFrame, cliff: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """points: a row per finished seed. cliff: a verdict per architecture, and pooled. curves: what was fitted."""
     if points.empty or cliff.empty:
-        return page.empty("Accuracy and sparsity. No run on real data with the loss of this figure has finished.")
+        return page.empty("Score and sparsity. No run on real data with a loss of this figure has finished.")
     styles = looks(points["configuration"])
     verdicts = list(cliff.itertuples())
     rows = -(-len(verdicts) // COLUMNS)
@@ -32,12 +40,14 @@ def draw(points: pd.DataFrame, cliff: pd.DataFrame, curves: pd.DataFrame) -> Fig
         row, column = divmod(place, COLUMNS)
         last = place == len(verdicts) - 1  # the pooled panel takes what is left of its row
         axes = figure.add_subplot(grid[row, column:] if last else grid[row, column])
-        pooled = verdict.value == "relative_accuracy"
+        pooled = verdict.value == "relative_score"
         own = points if pooled else points[points["architecture"] == verdict.architecture]
         curve = curves[(curves["architecture"] == verdict.architecture) & (curves["value"] == verdict.value)]
         _points(axes, own, str(verdict.value), styles)
         _fit(axes, verdict, curve)
-        _axes(axes, verdict)
+        metrics = own["metric"].unique()
+        metric = str(metrics[0]) if len(metrics) == 1 else "score"
+        _axes(axes, verdict, f"relative {'accuracy' if metric == 'accuracy' else 'score'}" if pooled else metric)
     notes = _notes(cliff)
     if not points["fitted"].all():
         notes.insert(1, "Hollow points: not fitted.")
@@ -61,15 +71,16 @@ def _fit(axes: Axes, verdict: Any, curve: pd.DataFrame) -> None:
         axes.axvline(verdict.break_at, color=RED, linewidth=0.9)
 
 
-def _axes(axes: Axes, verdict: Any) -> None:
+def _axes(axes: Axes, verdict: Any, metric: str) -> None:
+    name, units, least = SCORES[metric]
     page.percent_axis(axes.xaxis)
     low, high = axes.get_ylim()
-    short = max(0, SPAN - (high - low)) / 2
+    short = max(0, least - (high - low)) / 2
     axes.set_ylim(low - short, high + short)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}")
+    axes.yaxis.set_major_formatter(lambda score, _: f"{units * score:.4g}")
     axes.set_xlabel("activation sparsity (%)")
-    axes.set_ylabel(f"{verdict.value.replace('_', ' ')} (%)")
+    axes.set_ylabel(name)
     axes.set_title(page.folded(verdict.architecture, 1.3), loc="left", pad=4 + 1.4 * SMALL)
     above: Any = {"textcoords": "offset points", "xycoords": "axes fraction", "fontsize": SMALL, "va": "baseline"}
     axes.annotate(words(verdict), (0, 1), (0, 4), ha="left", **above)
@@ -102,7 +113,7 @@ def _notes(cliff: pd.DataFrame) -> list[str]:
         level = span(100 * cliff["level"])
         notes.append("Curve: fitted to their means over seeds.")
         notes.append(f"Band and [ ]: {level} % interval, wild bootstrap over configurations.")
-    if (cliff["value"] == "relative_accuracy").any():
-        notes.append("Relative accuracy: over the mean of the architecture's dense baseline.")
+    if (cliff["value"] == "relative_score").any():
+        notes.append("Pooled: relative to the mean of the architecture's dense baseline.")
     few = cliff[cliff["verdict"] == "too few runs"].groupby("reason", sort=False)["architecture"]
     return notes + [f"Too few runs ({', '.join(names)}): {reason}." for reason, names in few]

@@ -1,13 +1,11 @@
 """Drift z of the hidden weights over steps, with its two controls."""
 
-import math
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparsity_cliff.figures import page, series
-from sparsity_cliff.figures.style import labeled
+from sparsity_cliff.figures.style import labeled, looks
 
 
 def draw(drift: pd.DataFrame, contrasts: pd.DataFrame) -> Figure:
@@ -15,16 +13,17 @@ def draw(drift: pd.DataFrame, contrasts: pd.DataFrame) -> Figure:
     if drift.empty:
         return page.empty("Drift. No run with measured weights has finished.")
     frame = labeled(drift)
-    figure, panels = series.grid(frame, 1.35, sharex=True, sharey=True)
-    looks = series.draw(panels, frame, "step")
-    page.label(panels, "training (steps)", "drift z (σ₀/√n)")
+    block = page.Block(series.titles(frame), "training (steps)", "drift z (σ₀/√n)")
+    figure, (panels,) = page.panels([block], 1.35)
+    styles = looks(frame["label"])
+    series.draw(panels, frame, "step", styles)
     for axes in panels.values():
         page.step_axis(axes, frame["step"].max())
         _drift_axis(axes, frame)
         page.guide(axes, 0)
     controls = set(contrasts["against"]) & set(frame["activation"])
-    marks = page.line_handles(looks, suffix=dict.fromkeys(controls, " (control)"))
-    notes = [series.interval(frame, "band")]
+    marks = page.line_handles(styles, suffix=dict.fromkeys(controls, " (control)"))
+    notes = [series.interval(frame, "band"), series.loss(frame)]
     if not controls:
         notes.append("No control activation in these runs.")
     if "random" not in set(frame["data"]):
@@ -34,13 +33,6 @@ def draw(drift: pd.DataFrame, contrasts: pd.DataFrame) -> Figure:
 
 def _drift_axis(axes: Axes, frame: pd.DataFrame) -> None:
     """y: logarithmic beyond ±1, where the drift spans decades, so that the controls stay readable."""
-    if frame["mean"].abs().max() < 20:
-        return
-    axes.set_yscale("symlog", linthresh=1, linscale=0.6)
-    low, high = (frame[name].fillna(frame["mean"]) for name in ("low", "high"))
-    reach = {-1: max(1.0, -low.min()), 1: max(1.0, high.max())}
-    decades = {sign: math.ceil(math.log10(reach[sign])) for sign in reach}
-    stride = max(1, -(-max(decades.values()) // 4))  # a run that went astray must not fill the axis with labels
-    ticks = [0.0, *(sign * 10.0**k for sign in reach for k in range(0, decades[sign] + 1, stride))]
-    axes.set_yticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
-    axes.set_ylim(-1.2 * reach[-1], 1.2 * reach[1])
+    if frame["mean"].abs().max() >= 20:
+        low, high = (frame[name].fillna(frame["mean"]) for name in ("low", "high"))
+        page.signed_axis(axes, low.min(), high.max(), linear=1)

@@ -1,10 +1,12 @@
-"""The page around the panels of a figure: their grid, and under it the legend and the note.
+"""The page around the panels of a figure: their places, and under them the legend and the note.
 
 Panels keep their size in inches however long the legend is: the page grows.
 """
 
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.ticker as ticker
@@ -18,6 +20,7 @@ from matplotlib.lines import Line2D
 from sparsity_cliff.figures.style import COLUMN, INK, NORMAL, PALE, SMALL, TEXT, Look
 
 Handles = dict[str, Artist | tuple[Artist, ...]]  # text -> what stands before it
+MOST = 7.2  # inches of panels on a page
 _EDGE = 0.04  # inches between the page's edge and what is on it
 
 
@@ -28,39 +31,47 @@ def new(height: float, width: float) -> Figure:
     return figure
 
 
-def panels(
-    rows: Sequence[str], columns: Sequence[str], height: float, **shared: Any
-) -> tuple[Figure, dict[tuple[str, str], Axes]]:
-    """A page with a panel per row and column, `height` inches each, and the panels by (row, column).
+@dataclass(frozen=True)
+class Block:
+    """Panels with the same axes: their titles, no two alike, and the names of x and y with units.
 
-    One column fits a column of a paper; more take its whole width. The names stand above the columns and right of
-    the rows; shared: sharex and sharey of matplotlib's `subplots`.
+    own_x: each panel has its own x axis, as the architectures have different numbers of sites.
     """
-    width = COLUMN if len(columns) == 1 else TEXT
-    figure = new(height * len(rows) + 0.35, width)
-    grid = figure.subplots(len(rows), len(columns), squeeze=False, **shared)
-    for axes, column in zip(grid[0], columns, strict=True):
-        axes.set_title(folded(column, 0.7 * width / len(columns)))
-    beside: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "rotation": 270, "va": "center"}
-    for axes, row in zip(grid[:, -1], rows, strict=True):
-        axes.annotate(folded(row, 0.95 * height), (1, 0.5), (4, 0), **beside)
-    return figure, {(row, column): grid[i, j] for i, row in enumerate(rows) for j, column in enumerate(columns)}
+
+    titles: Sequence[str]
+    x: str
+    y: str
+    own_x: bool = False
 
 
-def label(panels: dict[tuple[str, str], Axes], x: str, y: str, low: bool = False) -> None:
-    """Name the axes, with units, at the outer panels; say so in a panel that is empty.
+def panels(blocks: Sequence[Block], height: float, widest: int = 3) -> tuple[Figure, list[dict[str, Axes]]]:
+    """A page with the blocks one below the other, and of each the panels by title, `height` inches each at most.
 
-    low: rows are less high than the name of y, which stands once, in the middle.
+    A block fills lines of at most `widest` panels: nothing is blank but the end of its last line. y is named, and
+    numbered, at the first panel of a line, and x at the lowest of a column. One column fits a column of a paper; more
+    take its whole width.
     """
-    rows, columns = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
-    named = [rows[(len(rows) - 1) // 2]] if low else rows
-    for (row, column), axes in panels.items():
-        if row == rows[-1]:
-            axes.set_xlabel(x)
-        if column == columns[0] and row in named:
-            axes.set_ylabel(y)
-        if not axes.has_data():
-            axes.text(0.5, 0.5, "no finished runs", transform=axes.transAxes, ha="center", va="center", fontsize=SMALL)
+    most = max(len(block.titles) for block in blocks)
+    across = -(-most // -(-most // widest))  # even lines: four panels are two and two
+    lines = [-(-len(block.titles) // across) for block in blocks]
+    width = COLUMN if across == 1 else TEXT
+    height = min(height, MOST / sum(lines))
+    figure = new(height * sum(lines) + 0.35, width)
+    grid = figure.add_gridspec(sum(lines), across)
+    found: list[dict[str, Axes]] = []
+    for number, block in enumerate(blocks):
+        own: dict[str, Axes] = {}
+        for place, title in enumerate(block.titles):
+            line, column = divmod(place, across)
+            lowest = place + across >= len(block.titles)
+            alike = next(iter(own.values()), None)
+            spot = grid[sum(lines[:number]) + line, column]
+            own[title] = axes = figure.add_subplot(spot, sharex=None if block.own_x else alike, sharey=alike)
+            axes.set_title(folded(title, 0.8 * width / across))
+            axes.tick_params(labelbottom=lowest or block.own_x, labelleft=column == 0)
+            axes.set(xlabel=block.x if lowest else "", ylabel=block.y if column == 0 else "")
+        found.append(own)
+    return figure, found
 
 
 def folded(text: str, width: float, size: float = NORMAL) -> str:
@@ -148,6 +159,33 @@ def step_axis(axes: Axes, last: int) -> None:
     axes.set_xticks([0, *powers], ["0", *(f"{p}" if p < 1000 else f"$10^{{{len(str(p)) - 1}}}$" for p in powers)])
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.set_xlim(-0.2, max(1, last) * 1.3)
+
+
+def depth_axis(axes: Axes) -> None:
+    """x: numbers of sites or matrices from the input."""
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes.margins(x=0.08)
+
+
+def signed_axis(axes: Axes, low: float, high: float, linear: float) -> None:
+    """y: logarithmic beyond ±linear, from a little below `low` to a little above `high`, 0 in view."""
+    axes.set_yscale("symlog", linthresh=linear, linscale=0.6)
+    reach = {-1: max(linear, -low), 1: max(linear, high)}
+    decades = {sign: math.ceil(math.log10(reach[sign])) for sign in reach}
+    stride = max(1, -(-max(decades.values()) // 4))  # a run that went astray must not fill the axis with labels
+    ticks = [0.0, *(sign * max(linear, 10.0**k) for sign in reach for k in range(0, decades[sign] + 1, stride))]
+    axes.set_yticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    axes.set_ylim(-1.2 * reach[-1], 1.2 * reach[1])
+
+
+def log_axis(axes: Axes, low: float, high: float) -> None:
+    """y: logarithmic from `low` to `high`, with some numbers on it however short it is."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=6))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    axes.set_ylim(low / 1.2, 1.2 * high)
 
 
 def percent_axis(axis: Any, low: float = 0.0, high: float = 1.0) -> None:

@@ -1,10 +1,9 @@
-"""Lines with an interval, one per activation, in a grid of losses x architectures: three figures are made so."""
+"""Lines with an interval, one per activation, in a panel per architecture and loss: most figures are made so."""
 
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparsity_cliff.figures import page
@@ -14,16 +13,23 @@ DASHES: dict[str, Any] = {"real": "-", "random": (0, (2.5, 1.5))}
 FLAT = 0.001  # share of zeros up to which a line would lie on the axis
 
 
-def grid(frame: pd.DataFrame, height: float, **shared: object) -> tuple[Figure, dict[tuple[str, str], Axes]]:
-    """Panels: losses x architectures, in the order of the study."""
-    return page.panels(list(frame["loss"].unique()), list(frame["architecture"].unique()), height, **shared)
+def titles(frame: pd.DataFrame) -> list[str]:
+    """Of the panels: architectures in the order of the study, and within one its losses, where a run has finished."""
+    pairs = frame[["architecture", "panel"]].drop_duplicates()
+    return [title for _, own in pairs.groupby("architecture", sort=False) for title in own["panel"]]
 
 
-def draw(panels: dict[tuple[str, str], Axes], frame: pd.DataFrame, x: str, band: bool = True) -> dict[str, Look]:
+def loss(frame: pd.DataFrame) -> str:
+    """The loss of the panels whose titles name none, in words."""
+    bare = frame["panel"] == frame["architecture"]
+    words = "" if bare.all() else " where a title names no other"
+    return "".join(f"Loss: {name}{words}." for name in frame.loc[bare, "loss"].unique())
+
+
+def draw(panels: dict[str, Axes], frame: pd.DataFrame, x: str, styles: dict[str, Look], band: bool = True) -> None:
     """Draw the column `mean` over `x`, per label and data, with low to high as a band or as bars at the points."""
-    styles = looks(frame["label"])
-    for (loss, architecture), axes in panels.items():
-        cell = frame[(frame["loss"] == loss) & (frame["architecture"] == architecture)]
+    for title, axes in panels.items():
+        cell = frame[frame["panel"] == title]
         for place, (name, look) in enumerate(styles.items()):
             for data, dashes in DASHES.items():
                 line = cell[(cell["label"] == name) & (cell["data"] == data)].sort_values(x)
@@ -43,7 +49,6 @@ def draw(panels: dict[tuple[str, str], Axes], frame: pd.DataFrame, x: str, band:
                     axes.fill_between(line[x], line["low"], line["high"], color=look.shade, alpha=0.15, linewidth=0)
                 else:
                     axes.vlines(line[x], line["low"], line["high"], color=look.shade, linewidth=0.6)
-    return styles
 
 
 def data_handles(frame: pd.DataFrame) -> page.Handles:
@@ -70,7 +75,12 @@ def sparsity(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     frame = labeled(table[table["metric"] == "activation_sparsity"])
     if frame.empty:
         return frame, "No run with measured activations has finished."
+    flat = dense(frame)
+    note = f"Below {100 * FLAT:g} % throughout, not drawn: {', '.join(page.line_handles(looks(flat)))}." if flat else ""
+    return frame[~frame["label"].isin(flat)], note
+
+
+def dense(frame: pd.DataFrame) -> list[str]:
+    """The labels with hardly an exact zero, of rows of activation sparsity."""
     highest = frame.groupby("label")["mean"].max()
-    flat = page.line_handles(looks(highest[highest < FLAT].index))
-    note = f"Below {100 * FLAT:g} % throughout, not drawn: {', '.join(flat)}." if flat else ""
-    return frame[frame["label"].isin(list(highest[highest >= FLAT].index))], note
+    return list(highest[highest < FLAT].index)

@@ -2,9 +2,9 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from sparsity_cliff.figures import page, series
+from sparsity_cliff.figures.style import looks
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -12,12 +12,12 @@ def draw(table: pd.DataFrame) -> Figure:
     frame, note = series.sparsity(table)
     if frame.empty:
         return page.empty(f"Activation sparsity by depth. {note}")
-    figure, panels = series.grid(frame, 1.35, sharex="col", sharey=True)
-    looks = series.draw(panels, frame, "depth", band=False)
-    page.label(panels, "depth (site)", "activation sparsity (%)")
+    block = page.Block(series.titles(frame), "depth (site)", "activation sparsity (%)", own_x=True)
+    figure, (panels,) = page.panels([block], 1.35)
+    styles = looks(frame["label"])
+    series.draw(panels, frame, "depth", styles, band=False)
     for axes in panels.values():
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-        axes.margins(x=0.08)
+        page.depth_axis(axes)
         page.percent_axis(axes.yaxis)
-    handles = {**page.line_handles(looks), **series.data_handles(frame)}
-    return page.finish(figure, handles, [series.interval(frame, "bar"), note])
+    handles = {**page.line_handles(styles), **series.data_handles(frame)}
+    return page.finish(figure, handles, [series.interval(frame, "bar"), series.loss(frame), note])

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparsity_cliff.figures import page, series
-from sparsity_cliff.figures.style import PALE
+from sparsity_cliff.figures.style import PALE, looks
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -13,14 +13,15 @@ def draw(table: pd.DataFrame) -> Figure:
     frame, note = series.sparsity(table)
     if frame.empty:
         return page.empty(f"Activation sparsity over steps. {note}")
-    figure, panels = series.grid(frame, 1.35, sharex=True, sharey=True)
-    looks = series.draw(panels, frame, "step")
-    page.label(panels, "training (steps)", "activation sparsity (%)")
+    block = page.Block(series.titles(frame), "training (steps)", "activation sparsity (%)")
+    figure, (panels,) = page.panels([block], 1.35)
+    styles = looks(frame["label"])
+    series.draw(panels, frame, "step", styles)
     for axes in panels.values():
         page.step_axis(axes, frame["step"].max())
         page.percent_axis(axes.yaxis)
         page.guide(axes, 0.5)
-    handles = {**page.line_handles(looks), **series.data_handles(frame)}
+    handles = {**page.line_handles(styles), **series.data_handles(frame)}
     # what zero-mean Gaussian pre-activations give under ReLU
     handles["50 %, expected of relu at step 0"] = Line2D([], [], color=PALE, linewidth=0.6)
-    return page.finish(figure, handles, [series.interval(frame, "band"), note])
+    return page.finish(figure, handles, [series.interval(frame, "band"), series.loss(frame), note])

@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 COLUMN, TEXT = 3.4, 7.0  # inches: widths of one column and of the whole page of a paper
 SMALL, NORMAL = 6.0, 7.0  # points
 INK, PALE = "#333333", "#999999"  # of annotations, and of what only guides the eye
-SEPARATOR = " · "  # between activation and normalization, in the table `points` too
+#: Between activation and normalization, in the table `points` too, and between architecture and loss.
+SEPARATOR = " · "
 
 THEME = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
@@ -126,9 +127,17 @@ class Look:
 
 
 def labeled(frame: pd.DataFrame) -> pd.DataFrame:
-    """With the column `label`: the activation, and the normalization where that is not the architecture's own."""
-    own = frame["normalization"] == "default"
-    return frame.assign(label=frame["activation"].where(own, frame["activation"] + SEPARATOR + frame["normalization"]))
+    """With the columns `label` and `panel`.
+
+    label: the activation, and the normalization where that is not the architecture's own. panel: the architecture, and
+    the loss where that is not the first of the table.
+    """
+    default = frame["normalization"] == "default"
+    first = frame["loss"] == next(iter(frame["loss"]), "")
+    return frame.assign(
+        label=frame["activation"].where(default, frame["activation"] + SEPARATOR + frame["normalization"]),
+        panel=frame["architecture"].where(first, frame["architecture"] + SEPARATOR + frame["loss"]),
+    )
 
 
 def family(label: str) -> tuple[str, tuple[float, ...]]:
@@ -156,6 +165,13 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
         for (number, label), depth in zip(ranked, _depths([number for number, _ in ranked]), strict=True):
             found[label] = Look(name, number, color, _shade(color, depth), marker, filled)
     return found
+
+
+def selected(styles: dict[str, Look], most: int) -> list[str]:
+    """Plain activations first, then of each family the last member, `most` of them at most."""
+    last = {look.family: name for name, look in styles.items()}
+    plain = [name for name, look in styles.items() if not look.number]
+    return [*plain, *(name for name in last.values() if name not in plain)][:most]
 
 
 def _look(name: str, taken: list[Look]) -> tuple[str, str, bool]:

@@ -19,8 +19,9 @@ def draw(points: pd.DataFrame) -> Figure:
     # open marks, for families with the same targets lie on top of each other
     styles = {name: replace(look, filled=False) for name, look in looks(controls["configuration"]).items()}
     families = list(dict.fromkeys(look.family for look in styles.values()))
-    figure, panels = page.panels([""], list(controls["architecture"].unique()), 1.5, sharex=True, sharey=True)
-    for (_, architecture), axes in panels.items():
+    block = page.Block(list(controls["architecture"].unique()), "target sparsity (%)", "measured sparsity (%)")
+    figure, (panels,) = page.panels([block], 1.5, widest=4)
+    for architecture, axes in panels.items():
         axes.plot([0, 1], [0, 1], color=PALE, linewidth=0.6, zorder=0)
         for name, look in styles.items():
             own = controls[(controls["architecture"] == architecture) & (controls["configuration"] == name)]
@@ -28,7 +29,6 @@ def draw(points: pd.DataFrame) -> Figure:
             axes.plot(own["target_sparsity"], own["sparsity"], **look.point, markersize=size)
         for axis in (axes.xaxis, axes.yaxis):
             page.percent_axis(axis, low=_low(controls))
-    page.label(panels, "target sparsity (%)", "measured sparsity (%)")
     handles = page.point_handles(styles)
     handles["measured = target"] = Line2D([], [], color=PALE, linewidth=0.6)
     n = controls.groupby(["architecture", "configuration"])["seed"].nunique()

@@ -3,17 +3,16 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
-from sparsity_cliff.figures import page
-from sparsity_cliff.figures.style import INK, PALE, Look, labeled, looks, seeds
+from sparsity_cliff.figures import page, series
+from sparsity_cliff.figures.style import INK, PALE, SMALL, Look, labeled, looks, seeds, selected
 
-ROWS = 8  # what fits a page
+SHOWN = 8  # activations in a panel: their outlines stay apart
 REACH = 6  # initial standard deviations either side of 0
 VIEW = (1e-4, 2.0)  # densities
-DASHES = ["-", (0, (2.5, 1.2)), (0, (1, 1))]
+MUCH = 0.001  # share of the weights beyond REACH that is worth a number in the panel
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -22,37 +21,40 @@ def draw(table: pd.DataFrame) -> Figure:
     if frame.empty:
         return page.empty("Weights. No run on real data with measured histograms has finished.")
     styles = looks(frame["label"])
-    shown = _selected(styles)
-    losses = dict(zip(frame["loss"].unique(), DASHES * len(frame), strict=False))
-    figure, panels = page.panels(shown, list(frame["architecture"].unique()), 0.66, sharex=True, sharey=True)
-    for (name, architecture), axes in panels.items():
-        cell = frame[(frame["label"] == name) & (frame["architecture"] == architecture)]
-        _panel(axes, cell, styles[name], losses)
-    page.label(panels, "weight (σ₀)", "density (1/σ₀)", low=True)
-    for axes in panels.values():
+    shown = {name: styles[name] for name in selected(styles, SHOWN)}
+    drawn = frame[frame["label"].isin(list(shown))]
+    block = page.Block(series.titles(drawn), "weight (σ₀)", "density (1/σ₀)")
+    figure, (panels,) = page.panels([block], 1.35)
+    for title, axes in panels.items():
+        _panel(axes, drawn[drawn["panel"] == title], shown)
         page.guide(axes, 0, horizontal=False)
     handles: page.Handles = {"start": Patch(color=PALE, alpha=0.5, linewidth=0)}
-    handles |= {f"end, {loss}": Line2D([], [], color=INK, linestyle=dashes) for loss, dashes in losses.items()}
-    notes = [f"Mean of {seeds(frame['n'])} and the hidden matrices that an activation feeds; no interval."]
+    handles |= {f"end, {name}": mark for name, mark in page.line_handles(shown).items()}
+    notes = [f"Hidden weights that an activation feeds: mean of {seeds(frame['n'])}; no interval."]
+    most = frame["outside"].max()
+    where = f"; in a panel: the most at the end, from {100 * MUCH:g} % on" if most >= MUCH else ""
+    notes.append(f"Beyond ±{REACH} σ₀, not drawn: {f'at most {100 * most:.2g} %' if most else 'none'} of them{where}.")
+    notes.append(series.loss(drawn))
     others = page.line_handles({name: look for name, look in styles.items() if name not in shown})
     return page.finish(figure, handles, [*notes, *([f"Not drawn: {', '.join(others)}."] if others else [])])
 
 
-def _selected(styles: dict[str, Look]) -> list[str]:
-    """Plain activations first, then of each family the last member, as many as fit a page."""
-    last = {look.family: name for name, look in styles.items()}
-    plain = [name for name, look in styles.items() if not look.number]
-    return [*plain, *(name for name in last.values() if name not in plain)][:ROWS]
-
-
-def _panel(axes: Axes, cell: pd.DataFrame, look: Look, losses: dict[str, object]) -> None:
+def _panel(axes: Axes, cell: pd.DataFrame, shown: dict[str, Look]) -> None:
     axes.set_yscale("log")
-    axes.set(xlim=(-REACH, REACH), ylim=VIEW, xticks=range(-REACH, REACH + 1, 3), yticks=[1e-3, 1e-1])
+    axes.set(xlim=(-REACH, REACH), ylim=VIEW, xticks=range(-REACH, REACH + 1, 2), yticks=[1e-4, 1e-3, 1e-2, 1e-1, 1])
     axes.yaxis.set_minor_locator(NullLocator())
-    for place, (loss, bins) in enumerate(cell.sort_values("left").groupby("loss", sort=False)):
-        for moment, outline in bins.groupby("moment"):
-            edges = [*outline["left"], outline["right"].iloc[-1]]
-            if moment == "end":
-                axes.stairs(outline["density"], edges, color=look.shade, linestyle=losses[str(loss)], linewidth=0.9)
-            elif place == 0:  # the start is the same for all losses
-                axes.stairs(outline["density"], edges, color=PALE, fill=True, alpha=0.5)
+    ends = cell[cell["moment"] == "end"].sort_values("left")
+    start = cell[(cell["moment"] == "start") & (cell["label"] == cell["label"].iloc[0])].sort_values("left")
+    edges = [*start["left"], *start["right"].tail(1)]
+    axes.stairs(
+        start["density"], edges, color=PALE, fill=True, alpha=0.5
+    )  # of all activations, as their seeds are the same
+    for place, (name, look) in enumerate(shown.items()):
+        bins = ends[ends["label"] == name]
+        if len(bins):
+            middle = (bins["left"] + bins["right"]) / 2
+            every = (place, len(shown))  # marks where those of no other outline are
+            axes.plot(middle, bins["density"], **look.line, drawstyle="steps-mid", markevery=every, linewidth=0.9)
+    if ends["outside"].max() >= MUCH:
+        words = f"{100 * ends['outside'].max():.2g} % beyond"
+        axes.text(0.98, 0.96, words, transform=axes.transAxes, ha="right", va="top", fontsize=SMALL, color=INK)

@@ -2,13 +2,14 @@
 
     MODEL(shape, classes, activation, normalization, **options)
 
-shape: one example's, (L,) for signals or (C, H, W) for images. activation: feature axis -> a new Site, one for each
-activation site. normalization: (features, spatial) -> a new module, or None for the architecture's own. The
-sub-modules are named `stem`, `blocks` (hidden weights: Muon's part) and `head`.
+shape: one example's, (L,) for signals and speech, (T,) for tokens (int64), (C, H, W) for images. activation: feature
+axis -> a new Site, one for each activation site. normalization: (features, spatial) -> a new module, or None for the
+architecture's own. The sub-modules are named `stem`, `blocks` (hidden weights: Muon's part) and `head`.
 
 Each file states, as constants that the study's validation reads, the kinds of data that it ACCEPTS, the LOSSES that
-make sense for it, and what it REQUIRES: expressions over its options, the name of the `optimizer`, and the data's
-shape (`channels`, `height` and `length` of an image, `length` of a signal).
+make sense for it, and what it REQUIRES: expressions over its options, the name of the `optimizer`, the data's
+`channels`, `height`, `length` or `vocabulary`, and, per cell of the grid, the `loss`, the `normalization` (None for the
+architecture's own), and what a control ranks `over`.
 """
 
 from collections.abc import Callable
@@ -25,4 +26,6 @@ MODELS = {
     "cnn": "sparsity_cliff.models.cnn:CNN",
     "resnet": "sparsity_cliff.models.resnet:ResNet",
     "vit": "sparsity_cliff.models.vit:VisionTransformer",
+    "gpt": "sparsity_cliff.models.gpt:GPT",
+    "mpsenet": "sparsity_cliff.models.mpsenet:MPSENet",
 }

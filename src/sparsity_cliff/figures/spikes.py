@@ -1,0 +1,76 @@
+"""Activation spikes: over steps, by depth, and, for token data, at which tokens they are."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sparsity_cliff.figures import page, series
+from sparsity_cliff.figures.style import INK, PALE, Look, labeled, looks
+
+#: Metric -> name, dashes and face of the mark (None: its own)
+PLACES: dict[str, tuple[str, Any, str | None]] = {
+    "spike_first_token_share": ("at token 0", "-", None),
+    "spike_delimiter_share": ("at a delimiter", ":", "white"),
+}
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """table: mean over seeds per cell, metric, site (or whole model) and step; `expected` under uniform placement."""
+    frame = labeled(table[table["data"] == "real"])
+    spikes = frame[frame["metric"] == "spike"]
+    if spikes.empty:
+        return page.empty("Spikes. No run on real data with measured activations has finished.")
+    over_steps = spikes[spikes["layer"].isna()]
+    final = frame[frame["step"] == frame.groupby("panel")["step"].transform("max")]
+    by_depth = final[(final["metric"] == "spike") & final["layer"].notna()]
+    by_depth = by_depth[by_depth.groupby("panel")["depth"].transform("nunique") > 1]  # one site: the whole model
+    places = final[final["metric"].isin(list(PLACES))]
+    blocks = [page.Block(series.titles(over_steps), "training (steps)", "spike (|a|)")]
+    if len(by_depth):
+        blocks.append(page.Block(series.titles(by_depth), "depth (site)", "spike (|a|)", own_x=True))
+    if len(places):
+        blocks.append(page.Block(series.titles(places), "depth (site)", "windows (%)", own_x=True))
+    figure, panels = page.panels(blocks, 1.3, widest=4)
+    styles = looks(frame["label"])
+    series.draw(panels[0], over_steps, "step", styles)
+    for axes in panels[0].values():  # as far as the means go: intervals of two seeds may span any number of decades
+        page.log_axis(axes, over_steps["mean"].min(), over_steps["mean"].max())
+        page.step_axis(axes, frame["step"].max())
+    if len(by_depth):
+        series.draw(panels[1], by_depth, "depth", styles, band=False)
+        for axes in panels[1].values():
+            page.log_axis(axes, by_depth["mean"].min(), by_depth["mean"].max())
+            page.depth_axis(axes)
+    handles = page.line_handles(styles)
+    if len(places):
+        for title, axes in panels[-1].items():
+            _places(axes, places[places["panel"] == title], styles)
+            page.depth_axis(axes)
+            page.percent_axis(axes.yaxis)
+        for name, dashes, face in PLACES.values():
+            handles[name] = Line2D([], [], color=INK, linestyle=dashes, marker="o", markerfacecolor=face or INK)
+        handles["the same, if placed at random"] = Line2D([], [], color=PALE, linewidth=0.6)
+    return page.finish(figure, handles, _notes(spikes, by_depth, places))
+
+
+def _places(axes: Axes, own: pd.DataFrame, styles: dict[str, Look]) -> None:
+    for metric, (_, dashes, face) in PLACES.items():
+        rows = own[own["metric"] == metric].sort_values("depth")
+        for name, line in rows.groupby("label"):
+            look = styles[str(name)].line
+            look["markerfacecolor"] = face or look["color"]
+            axes.plot(line["depth"], line["mean"], **look, linestyle=dashes)
+        if len(rows):
+            axes.axhline(rows["expected"].mean(), color=PALE, linewidth=0.6, linestyle=dashes, zorder=0)
+
+
+def _notes(spikes: pd.DataFrame, by_depth: pd.DataFrame, places: pd.DataFrame) -> list[str]:
+    below = "; below: by site at the last step" if len(by_depth) else ""
+    notes = [f"Real data. Above: of the whole model{below}.", series.loss(spikes)]
+    notes += [series.interval(spikes, "band, bar"), "Mean: geometric. Axes span the means; an interval may go beyond."]
+    if len(places):
+        return [*notes, "Lowest: share of windows whose spike is at a token of that kind; no interval."]
+    return [*notes, "Where in a sequence spikes are is measured on token data, which these runs have none of."]
