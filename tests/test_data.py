@@ -231,7 +231,9 @@ def refusal(path: Path) -> str:
     """What loading `path` is refused with: one line that begins with the path."""
     with pytest.raises(DataError) as caught:
         load(path)
-    assert str(caught.value).startswith(f"{path}: not a readable data file (")
+    assert str(caught.value).startswith(
+        (f"{path}: not a readable data file (", f"{path}: not a data file that can be used (")
+    )
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

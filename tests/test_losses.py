@@ -34,7 +34,7 @@ def test_every_loss_has_a_gradient_in_the_logits_own_type(name: str) -> None:
     loss.backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
-    assert (logits.grad[:, 0] < 0).all()  # towards the label
+    assert (logits.grad[:, 0] < 0).all()  # toward the label
 
 
 def test_cross_entropy_is_torchs_with_one_hot_targets(batch: tuple[torch.Tensor, torch.Tensor]) -> None:

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from threading import Thread
@@ -115,7 +116,18 @@ def test_the_data_stage_writes_speech_that_training_reads(tmp_path: Path) -> Non
         data = from_arrays(arrays)
     noisy, clean = data.batch(torch.tensor([0, 1]), torch.tensor([0.0, 0.99]))
     assert noisy.shape == clean.shape == (2, 16_000)
-    torch.testing.assert_close(noisy.square().mean(dim=1), torch.ones(2))
+    start, end = (int(data.ends_train[i]) for i in (0, 1))  # a cut of the utterance over that utterance's noisy RMS
+    first, second = (data.noisy_train[:start].float(), data.noisy_train[start:end].float())
+    torch.testing.assert_close(noisy[0], first[:16_000] / first.square().mean().sqrt())
+    place = int(torch.tensor(0.99).item() * (len(second) - 16_000 + 1))
+    torch.testing.assert_close(noisy[1], second[place : place + 16_000] / second.square().mean().sqrt())
+
+
+@pytest.mark.skipif(not find_spec("pesq"), reason="no PESQ: its package needs a C compiler")
+def test_a_silent_output_has_no_pesq_and_silence_no_stoi() -> None:
+    signal = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
+    assert "pesq" not in quality.scores(torch.zeros(1, 16_000), signal)
+    assert "stoi" not in quality.scores(signal, torch.zeros(1, 16_000))
 
 
 def test_a_synthesizer_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

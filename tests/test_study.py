@@ -226,7 +226,7 @@ def test_a_merged_mapping_may_be_overridden(tmp_path: Path) -> None:
     ("section", "name", "entry", "block", "says"),
     [
         ("activations", "ahead", {"function": "topk", "sparsity": 0.5, "over": "example"}, {"activations": ["ahead"]},
-         "gpt · ahead · default · cross_entropy · real: gpt needs over != 'example'; here over=example"),
+         "gpt · ahead · default · cross_entropy · real: gpt needs over != 'example' and activation != 'topk_gelu_reference'; here over=example, activation=topk"),
         ("normalizations", "batch", {"function": "quantile_batch_norm", "q": 0.5}, {"normalizations": ["batch"]},
          "gpt · relu · batch · cross_entropy · real: gpt needs normalization not in ('batch_norm', "),
         ("data", "text", {"function": "fineweb10b"}, {"losses": ["mse"]},

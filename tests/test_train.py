@@ -83,9 +83,17 @@ def test_training_learns(model: str, optimizer: str) -> None:
     assert value(facts, "loss@train", None, 1) > 1.05 * value(facts, "loss@train", None, 60)
 
 
+def test_a_run_whose_last_update_diverges_is_diverged() -> None:
+    spec = diverging("mse", 1)
+    done = train(
+        {**spec, "training": {**spec["training"], "steps": 1, "optimizer": entry("optimizer", "sgd", lr=1e30)}}
+    )
+    assert done["status"] == "diverged at step 1"
+
+
 @pytest.mark.parametrize("model", ["mlp", "vit", "gpt"])
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(model: str) -> None:
-    whole, parts = (train(make_spec(model, microbatch=size))["facts"] for size in (None, 5))  # 16 = 5 + 5 + 5 + 1
+    whole, parts = (train(make_spec(model, microbatch=size))["facts"] for size in (None, 5))  # 16 = 4 + 4 + 4 + 4
     for facts in zip(whole, parts, strict=True):
         assert facts[0][:6] == facts[1][:6]
     for metric in ("loss@train", "loss@test"):

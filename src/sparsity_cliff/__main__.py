@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def print_runs(path: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    sys.path.insert(0, os.getcwd())  # as for the workflow: a study may name objects from where it lies
     parser = argparse.ArgumentParser(prog="sparsity-cliff", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     runs = commands.add_parser("runs", help="print the run table and why each run would train")

@@ -70,6 +70,7 @@ def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], exclu
     )
     wide = wide.reindex(columns=["activation_sparsity", "near_zero_share", *SCORES])  # also where no seed finished
     table = wide.reset_index().rename(columns={"activation_sparsity": "sparsity"})
+    table = table[table[list(SCORES)].notna().any(axis=1)].reset_index(drop=True)  # silence has no score
     table["metric"] = [""] * len(table)
     table["score"] = np.nan
     for _, part in table.groupby("architecture"):

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import importlib.machinery
 import sys
+import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -155,7 +156,11 @@ def options(kind: str, function: str) -> dict[str, Option]:
     table = {}
     for argument, default in zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True):
         annotation = ast.unparse(argument.annotation) if argument.annotation else "missing"
-        value = None if default is None else ast.literal_eval(default)
+        try:
+            value = None if default is None else ast.literal_eval(default)
+        except ValueError as error:
+            problem = f"{module}.{attribute}: the default of {argument.arg} is not a literal: {ast.unparse(default)}"  # type: ignore[arg-type]
+            raise SourceError(problem) from error
         table[argument.arg] = Option(argument.arg, annotation, default is None, value)
     return table
 
@@ -202,7 +207,7 @@ def _convert(annotation: ast.expr, value: Any) -> Any:
 
 
 def _imported(module: str) -> set[tuple[str, str | None]]:
-    """(module, name) of every import, anywhere in a module's text, from its own top-level package.
+    """(module, name) of every import, anywhere in a module's text, of our and the user's own code.
 
     name is None where a whole module is imported.
     """
@@ -220,7 +225,19 @@ def _imported(module: str) -> set[tuple[str, str | None]]:
                 whole = _is_module(f"{base}.{alias.name}")
                 found.add((f"{base}.{alias.name}", None) if whole else (base, alias.name))
     top = module.partition(".")[0]
-    return {(name, item) for name, item in found if name.partition(".")[0] == top}
+    return {(name, item) for name, item in found if name.partition(".")[0] == top or _is_own(name)}
+
+
+@cache
+def _is_own(module: str) -> bool:
+    """Whether it is ours or the user's: not of Python, and not installed."""
+    if module.partition(".")[0] == PACKAGE:
+        return True
+    try:
+        path = path_of(module)
+    except SourceError:
+        return False
+    return not any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
 
 
 @cache
@@ -234,14 +251,15 @@ def _is_module(name: str) -> bool:
 
 @cache
 def reach(roots: frozenset[str]) -> frozenset[str]:
-    """The modules that `roots` reach by imports within their own top-level packages, themselves included."""
+    """The modules of our and the user's own code that `roots` reach by imports, themselves included."""
     seen: set[str] = set()
     todo = set(roots)
     while todo:
         module = todo.pop()
         seen.add(module)
         parent = module.rpartition(".")[0]
-        todo |= ({name for name, _ in _imported(module)} | ({parent} if parent else set())) - seen
+        parents = {parent} if parent and _is_module(parent) else set()  # a folder without __init__.py has no code
+        todo |= ({name for name, _ in _imported(module)} | parents) - seen
     return frozenset(seen)
 
 

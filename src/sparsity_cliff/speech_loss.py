@@ -56,7 +56,7 @@ class Discriminator(nn.Module):
         return torch.sigmoid(self.slope * self.layers(torch.stack([clean, other], dim=1))).squeeze(1)
 
     def learn(self, clean: Tensor, enhanced: Tensor, targets: Tensor) -> None:
-        """One step towards `targets` (N,) for the enhanced magnitudes and 1 for the clean ones."""
+        """One step toward `targets` (N,) for the enhanced magnitudes and 1 for the clean ones."""
         same, against = self(clean, clean), self(clean, enhanced)
         loss = F.mse_loss(same, torch.ones_like(same)) + F.mse_loss(against, targets)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -79,7 +79,7 @@ class MPSENetLoss(nn.Module):
     first version of the paper, .1 in the later one, arXiv 2308.08926).
 
     The discriminator takes its step in the forward pass of a training batch (or microbatch), before it judges it:
-    towards (PESQ - 1) / 3.5 of the enhanced signals; a batch in which a PESQ is undefined teaches it nothing. width:
+    toward (PESQ - 1) / 3.5 of the enhanced signals; a batch in which a PESQ is undefined teaches it nothing. width:
     its channels, 16 as published. discriminator_lr: its learning rate. ModuleNotFoundError without the package `pesq`.
     """
 

@@ -200,16 +200,23 @@ def _requirements(where: str, architecture: Config, dataset: Config, cell: dict[
     data_module = source.locate("data", dataset["function"])[0]
     image = source.constant(data_module, "KIND") == "image"
     shape = source.constant(data_module, "SHAPE", ())
-    names = {"optimizer": architecture["training"]["optimizer"]["function"], **architecture["model"], **cell}
+    names = {"vocabulary": source.constant(data_module, "VOCABULARY", 0), **dataset}
     names |= dict(zip(("channels", "height", "length") if image else ("length",), shape, strict=False))
-    names |= {"vocabulary": source.constant(data_module, "VOCABULARY", 0), **dataset}
+    names |= {"optimizer": architecture["training"]["optimizer"]["function"], **architecture["model"], **cell}
     for requirement in source.constant(source.locate("model", model)[0], "REQUIRES", ()):
         words = re.findall(r"[a-z_]+", re.sub("'.*?'", "", requirement))
-        if bool(cell) != any(word in words for word in ("loss", "normalization", "over")):
+        if bool(cell) != any(word in words for word in ("loss", "activation", "normalization", "over")):
             continue
+        if any(word not in names for word in words if word not in ("and", "or", "not", "in", "is")):
+            continue  # the data do not say so much of themselves; the constructor will
         if not eval(requirement, {"__builtins__": {}}, names):  # our own or the user's own constant, not study text
             used = ", ".join(f"{name}={names[name]}" for name in words if name in names)
             raise StudyError(f"{where}: {model} needs {requirement}; here {used}")
+
+
+def _whole(value: float | None) -> int | None:
+    """YAML's 1e2 is a float."""
+    return None if value is None else int(value)
 
 
 def _architecture(where: str, section: Config, datasets: dict[str, Config]) -> Config:
@@ -219,7 +226,7 @@ def _architecture(where: str, section: Config, datasets: dict[str, Config]) -> C
     training = {
         "steps": int(section["steps"]),
         "batch_size": int(section["batch_size"]),
-        "microbatch": section.get("microbatch"),
+        "microbatch": _whole(section.get("microbatch")),
         "precision": section.get("precision", "float32"),
         "optimizer": _entry("optimizer", f"{where}.optimizer", section["optimizer"]),
         "schedule": _entry("schedule", f"{where}.schedule", section.get("schedule", {"function": "constant"})),
@@ -277,6 +284,13 @@ def _code(functions: frozenset[tuple[str, str]]) -> str:
 
 def load(config: Config) -> Study:
     """The study of a configuration. StudyError, one line, for anything that could not be run as written."""
+    try:
+        return _load(config)
+    except source.SourceError as error:
+        raise StudyError(str(error)) from error
+
+
+def _load(config: Config) -> Study:
     config = dict(_numbers(config))
     _structure(config)
     sections: dict[str, dict[str, Config]] = {
@@ -352,6 +366,7 @@ def _cells(
             sections["data"][architectures[labels["architecture"]]["data"]],
             {
                 "loss": loss,
+                "activation": sections["activations"][labels["activation"]]["function"],
                 "normalization": sections["normalizations"][labels["normalization"]]["function"],
                 "over": sections["activations"][labels["activation"]].get("over"),
             },
@@ -385,7 +400,7 @@ def _run(
         "training": architecture["training"],
         "probes": {
             "every": int(architecture["probes"].get("every", config["probes"]["every"])),
-            "examples": architecture["probes"].get("examples", config["probes"].get("examples")),
+            "examples": _whole(architecture["probes"].get("examples", config["probes"].get("examples"))),
             "measure": sorted(config["probes"]["measure"]),
         },
         "device": config["study"].get("device", "auto"),
@@ -432,7 +447,10 @@ def _analysis(config: Config, runs: dict[str, Run]) -> None:
         raise StudyError(f"cliff.resamples: {resamples} are too few for level {level}; valid: {fewest} or more")
     curve = [run for run in runs.values() if run.data == "real" and run.loss in cliff["losses"]]
     for architecture in {run.architecture: None for run in curve}:
-        if not any(run.architecture == architecture and run.activation == cliff["baseline"] for run in curve):
+        own = [run for run in curve if run.architecture == architecture]
+        loss = min((run.loss for run in own), key=cliff["losses"].index)
+        if not any((r.activation, r.normalization, r.loss) == (cliff["baseline"], DEFAULT, loss) for r in own):
             raise StudyError(
-                f"cliff.baseline: {cliff['baseline']} has no run on real data with architecture {architecture}"
+                f"cliff.baseline: {cliff['baseline']} has no run on real data with architecture {architecture}, loss "
+                f"{loss} and the architecture's own normalization"
             )

@@ -269,6 +269,8 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
                 facts += [(seed, step, *row) for row in rows]
                 losses = []
         if step == steps:
+            if not all(math.isfinite(value) for *_, metric, value in rows if metric == "loss"):
+                status = f"diverged at step {steps}"  # by the last update, which no training loss has seen
             break
 
         # schedule
@@ -278,13 +280,13 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
         # step: in parts, where the batch is too large for the device; their gradients add up
         x, y = batches(step)
         signs = probes.GradientSigns(model, terms(y)) if gradients and step in measured else None
-        size, total = len(x), torch.zeros((), device=device)
-        part = training["microbatch"] or size
+        total = torch.zeros((), device=device)
+        count = math.ceil(len(x) / (training["microbatch"] or len(x)))
         with signs or nullcontext():
-            for inputs, targets in zip(torch.split(x, part), torch.split(y, part), strict=True):
+            for inputs, targets in zip(x.tensor_split(count), y.tensor_split(count), strict=True):
                 with autocast():
                     outputs = model(inputs).float()
-                loss = loss_of(outputs, targets) * (len(inputs) / size)
+                loss = loss_of(outputs, targets) * (len(inputs) / len(x))
                 loss.backward()
                 total += loss.detach()
         for optimizer in optimizers:

@@ -218,8 +218,8 @@ class Speech(Dataset):
     """Pairs of a noisy and a clean recording at 16 kHz, int16, all utterances in a row; ends: where each one ends.
 
     A training example is a random cut of `segment` samples, zero-padded where the utterance is shorter; a held-out one
-    is a whole utterance. Both signals are scaled by the noisy one's root mean square, as in MP-SENet
-    (arXiv 2305.13686). Scores: wide-band PESQ (ITU-T P.862.2) and STOI (Taal et al. 2011).
+    is a whole utterance. Both signals are scaled by the root mean square of the whole noisy utterance, as
+    MP-SENet (arXiv 2305.13686) has it. Scores: wide-band PESQ (ITU-T P.862.2) and STOI (Taal et al. 2011).
     """
 
     noisy_train: Tensor
@@ -254,20 +254,19 @@ class Speech(Dataset):
     def batch(self, index: Tensor, draw: Tensor) -> Batch:
         rows = []
         for number, share in zip(index.tolist(), draw.tolist(), strict=True):
-            first = int(self.ends_train[number - 1]) if number else 0
-            last = int(self.ends_train[number])
-            first += int(share * max(1, last - first - self.segment + 1))
-            cut = slice(first, min(first + self.segment, last))
-            pad = self.segment - (cut.stop - cut.start)
-            pair = torch.stack([self.noisy_train[cut], self.clean_train[cut]]).float()
-            rows.append(torch.nn.functional.pad(pair, (0, pad)))
-        return _scaled(torch.stack(rows))
+            whole = slice(int(self.ends_train[number - 1]) if number else 0, int(self.ends_train[number]))
+            pair = _scaled(torch.stack([self.noisy_train[whole], self.clean_train[whole]]).float())
+            first = int(share * max(1, pair.shape[-1] - self.segment + 1))
+            cut = pair[:, first : first + self.segment]
+            rows.append(torch.nn.functional.pad(cut, (0, self.segment - cut.shape[-1])))
+        noisy, clean = torch.stack(rows).unbind(dim=1)
+        return noisy, clean
 
     def held_out(self, limit: int | None) -> list[Batch]:
         firsts = [0, *self.ends_test.tolist()]
         cuts = list(pairwise(firsts))[:limit]
         pairs = (torch.stack([self.noisy_test[a:b], self.clean_test[a:b]]).float() for a, b in cuts)
-        return [_scaled(pair.unsqueeze(0)) for pair in pairs]
+        return [(noisy[None], clean[None]) for noisy, clean in map(_scaled, pairs)]
 
     def randomized(self, seed: int) -> "Speech":
         """Two independent white noises at -20 dB of full scale."""
@@ -288,11 +287,10 @@ class Speech(Dataset):
         return quality.scores(synthesize(outputs, targets.shape[-1]), targets)
 
 
-def _scaled(pairs: Tensor) -> Batch:
-    """pairs: (N, 2, samples), noisy and clean."""
-    rms = pairs[:, :1].square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1.0)  # of int16: never below one step
-    noisy, clean = (pairs / rms).unbind(dim=1)
-    return noisy, clean
+def _scaled(pair: Tensor) -> Tensor:
+    """pair: (2, samples), noisy and clean."""
+    scaled: Tensor = pair / pair[0].square().mean().sqrt().clamp(min=1.0)  # of int16: never below one step
+    return scaled
 
 
 # ------------------------------------------------------------------------------------------------- reading
@@ -317,6 +315,10 @@ def load(path: str | Path) -> Dataset:
     """Read a file of the data stage. DataError where it is missing, torn or not such a file."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return from_arrays({key: arrays[key] for key in arrays.files})
+            contents = {key: arrays[key] for key in arrays.files}
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable data file ({error}); delete it and run again") from error
+    try:
+        return from_arrays(contents)
+    except (ValueError, KeyError, OSError) as error:
+        raise DataError(f"{path}: not a data file that can be used ({error})") from error

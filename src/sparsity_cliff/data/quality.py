@@ -37,7 +37,7 @@ def pesq(enhanced: "Tensor", clean: "Tensor") -> float | None:
     pair = (signal.detach().float().cpu().numpy() for signal in (clean, enhanced))
     try:
         return float(package.pesq(RATE, *pair, "wb"))
-    except package.PesqError:
+    except (package.PesqError, ValueError):  # a ValueError where the enhanced signal is silent
         return None
 
 
@@ -45,7 +45,7 @@ def stoi(enhanced: "Tensor", clean: "Tensor") -> float | None:
     """STOI of one signal (samples,), at most 1, or None where it is undefined."""
     import pystoi
 
-    if not enhanced.isfinite().all():
+    if not enhanced.isfinite().all() or not clean.any():
         return None
     pair = (signal.detach().double().cpu().numpy() for signal in (clean, enhanced))
     with warnings.catch_warnings():

@@ -2,10 +2,12 @@
 824 of two others as test set, CC BY 4.0."""
 
 import hashlib
+import http.client
 import io
 import urllib.request
 import wave
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -90,7 +92,7 @@ def _read(name: str, open_file: Callable[[], IO[bytes]]) -> np.ndarray:
         with open_file() as file, wave.open(file) as recording:
             channels, width, rate, frames = recording.getparams()[:4]
             content = recording.readframes(frames)
-    except (wave.Error, EOFError, zipfile.BadZipFile) as error:
+    except (wave.Error, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{name}: not a whole recording ({str(error) or 'it ends early'})") from error
     if (channels, width) != (1, 2):
         raise DataError(f"{name}: {channels} channels of {8 * width} bits; valid: 1 of 16 bits")
@@ -116,7 +118,7 @@ def _fetch(folder: Path, part: str) -> None:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response, open(arriving, "wb") as file:
             copyfileobj(response, file, 1 << 20)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise DataError(f"{path}: cannot be fetched from {url} ({error}); fetch it by hand, or give `path`") from error
     with open(arriving, "rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()

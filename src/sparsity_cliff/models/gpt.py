@@ -12,7 +12,7 @@ from sparsity_cliff.registry import Count
 ACCEPTS = ("tokens",)
 LOSSES = ("cross_entropy", "mse")
 REQUIRES = (
-    "over != 'example'",  # a ranking over the whole example lets a token see later ones
+    "over != 'example' and activation != 'topk_gelu_reference'",  # a ranking over all tokens lets one see later ones
     "normalization not in ('batch_norm', 'quantile_batch_norm', 'quantile_mean_batch_norm')",  # so do these in training
     "width % heads == 0",
     "(width // heads) % 2 == 0",  # rotary positions turn pairs of features

@@ -24,6 +24,7 @@ REQUIRES = (
     "n_fft % 4 == 0",  # else the decoders' frequencies are not those of the input
     "n_fft % hop == 0",
     "n_fft >= 2 * hop",
+    "segment >= 4 * n_fft",
 )
 
 NewPReLU = Callable[[int], nn.Module]  # channels -> activation of the convolutions
