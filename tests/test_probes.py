@@ -42,7 +42,7 @@ def read(model: nn.Module, x: Tensor, *sizes: int) -> Table:
 
 def loss_module(name: str) -> nn.Module:
     """The loss, without what it would learn itself."""
-    module: nn.Module = make("loss", name, **({"metric": 0} if name == "mpsenet" else {}))
+    module: nn.Module = make("loss", name)
     return module
 
 

@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Iterator
 from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from threading import Thread
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small import needs_pesq
 
 from sparsity_cliff.data import DataError, quality, voicebank
 from sparsity_cliff.data import speech as source
@@ -123,7 +123,7 @@ def test_the_data_stage_writes_speech_that_training_reads(tmp_path: Path) -> Non
     torch.testing.assert_close(noisy[1], second[place : place + 16_000] / second.square().mean().sqrt())
 
 
-@pytest.mark.skipif(not find_spec("pesq"), reason="no PESQ: its package needs a C compiler")
+@needs_pesq
 def test_a_silent_output_has_no_pesq_and_silence_no_stoi() -> None:
     signal = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
     assert "pesq" not in quality.scores(torch.zeros(1, 16_000), signal)
@@ -151,6 +151,7 @@ def test_the_source_of_speech_does_not_import_torch() -> None:
 # ------------------------------------------------------------------------------------------ scores
 
 
+@needs_pesq
 def test_clean_speech_has_the_highest_scores_and_they_fall_with_noise(spoken: Arrays) -> None:
     _, clean = next(utterances(spoken, "test"))
     signal = torch.from_numpy(clean)[None]
@@ -170,6 +171,7 @@ def test_scores_do_not_depend_on_the_scale(spoken: Arrays) -> None:
     assert first == pytest.approx(second, rel=1e-2)
 
 
+@needs_pesq
 def test_undefined_scores_are_left_out(spoken: Arrays) -> None:
     noisy, clean = (torch.from_numpy(x)[None] for x in list(utterances(spoken, "test"))[8])
     silent, broken = torch.zeros_like(clean), torch.full_like(clean, math.nan)
