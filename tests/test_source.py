@@ -316,6 +316,18 @@ def test_reach_follows_circles_and_the_packages_own_init(package: Package) -> No
     assert source.reach(frozenset({"lab.a"})) == {"lab", "lab.a", "lab.b", "lab.c"}
 
 
+@pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
+def test_reach_leaves_out_what_is_installed_anywhere(
+    package: Package, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch is in a virtual environment that sees the system's packages, or in the user's own site-packages."""
+    package.write(f"elsewhere/{folder}/installed.py", BOMB)
+    monkeypatch.syspath_prepend(package.folder / "elsewhere" / folder)
+    package.write("beside.py", BOMB)
+    package.write("lab/a.py", "import installed\nimport beside\nimport json\nimport sys\n")
+    assert source.reach(frozenset({"lab.a"})) == {"lab", "lab.a", "beside"}
+
+
 def test_training_reaches_what_it_uses_and_no_more() -> None:
     code = source.code("sparsity_cliff.train", frozenset({("model", "mlp"), ("data", "digits"), ("loss", "mse")}))
     short = {name.removeprefix("sparsity_cliff.") for name in code}

@@ -1,5 +1,6 @@
 """The studies that come with the tool: they are valid, and the two of 79 configurations are the same 79."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def configurations(found: study.Study) -> list[tuple[str, str, str]]:
 
 
 def models(found: study.Study) -> set[str]:
-    return {str(study.json.loads(run.spec)["model"]["function"]) for run in found.runs.values()}
+    return {str(json.loads(run.spec)["model"]["function"]) for run in found.runs.values()}
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -61,5 +62,5 @@ def test_the_default_and_the_smoke_study_have_all_five_architectures(path: Path)
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_what_runs_without_a_network_or_a_folder(path: Path) -> None:
     embedded = {"mnist1d", "digits", "text", "speech"}
-    sources = {study.json.loads(data.spec)["function"] for data in study.load(study.read(path)).datasets.values()}
+    sources = {json.loads(data.spec)["function"] for data in study.load(study.read(path)).datasets.values()}
     assert (sources <= embedded) == (path.stem not in LARGE)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,34 @@ class Net(nn.Module):
         super().__init__()
 """
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "requirement", "says"),
+    [
+        ("not_met", "conv1 > 8", "not_met.nets:Net needs conv1 > 8; here conv1=8"),
+        ("not_stated", "conv1 > height", None),  # the data are no image
+        ("met", "conv1 == 8", None),
+    ],
+)
+def test_a_requirement_is_asked_of_any_option_and_not_of_what_the_data_do_not_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, requirement: str, says: str | None
+) -> None:
+    lab(tmp_path)
+    (tmp_path / "my_lab").rename(tmp_path / name)
+    file = tmp_path / name / "nets.py"
+    file.write_text(file.read_text().replace("width: Count", "conv1: Count") + f"\nREQUIRES = ({requirement!r},)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = smoke()
+    config["architectures"]["mlp"]["model"] = {"function": f"{name}.nets:Net"}
+    config["losses"]["cross_entropy"] = {"function": "mse"}
+    config["grid"] = config["grid"][:1]
+    config["drift"]["controls"], config["cliff"]["losses"] = [], ["cross_entropy"]
+    if says:
+        with pytest.raises(study.StudyError, match=re.escape(says)):
+            study.load(config)
+    else:
+        study.load(config)
 
 
 def test_an_impossible_loss_for_an_architecture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

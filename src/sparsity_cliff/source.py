@@ -237,7 +237,9 @@ def _is_own(module: str) -> bool:
         path = path_of(module)
     except SourceError:
         return False
-    return not any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
+    # by the folder's name: a virtual environment may see the packages of the system or of the user as well
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    return not installed and not path.is_relative_to(sysconfig.get_path("stdlib"))
 
 
 @cache

@@ -1,5 +1,6 @@
 """A study file, validated and expanded into its run table. Imports nothing heavy: Snakemake parses this every time."""
 
+import ast
 import difflib
 import hashlib
 import itertools
@@ -204,13 +205,13 @@ def _requirements(where: str, architecture: Config, dataset: Config, cell: dict[
     names |= dict(zip(("channels", "height", "length") if image else ("length",), shape, strict=False))
     names |= {"optimizer": architecture["training"]["optimizer"]["function"], **architecture["model"], **cell}
     for requirement in source.constant(source.locate("model", model)[0], "REQUIRES", ()):
-        words = re.findall(r"[a-z_]+", re.sub("'.*?'", "", requirement))
+        words = [node.id for node in ast.walk(ast.parse(requirement)) if isinstance(node, ast.Name)]
         if bool(cell) != any(word in words for word in ("loss", "activation", "normalization", "over")):
             continue
-        if any(word not in names for word in words if word not in ("and", "or", "not", "in", "is")):
+        if any(word not in names for word in words):
             continue  # the data do not say so much of themselves; the constructor will
         if not eval(requirement, {"__builtins__": {}}, names):  # our own or the user's own constant, not study text
-            used = ", ".join(f"{name}={names[name]}" for name in words if name in names)
+            used = ", ".join(f"{name}={names[name]}" for name in dict.fromkeys(words))
             raise StudyError(f"{where}: {model} needs {requirement}; here {used}")
 
 

@@ -99,9 +99,7 @@ def speech(
         crowd, clean = said[:TALKERS], said[TALKERS:]
         pairs = []
         for i, signal in enumerate(clean):
-            turn, place = divmod(
-                i, len(snr)
-            )  # so that each noise comes at each ratio, and any beginning has both mixed
+            turn, place = divmod(i, len(snr))  # each noise comes at each ratio, and any beginning has both mixed
             noise = _noise(NOISES[(turn + place) % len(NOISES)], len(signal), crowd, random)
             pairs.append(mix(signal, noise, snr[place]))
         arrays[f"noisy_{part}"], arrays[f"clean_{part}"] = (

@@ -8,8 +8,9 @@ architecture's own. The sub-modules are named `stem`, `blocks` (hidden weights: 
 
 Each file states, as constants that the study's validation reads, the kinds of data that it ACCEPTS, the LOSSES that
 make sense for it, and what it REQUIRES: expressions over its options, the name of the `optimizer`, the data's
-`channels`, `height`, `length` or `vocabulary`, and, per cell of the grid, the `loss`, the `normalization` (None for the
-architecture's own), and what a control ranks `over`.
+options, `channels`, `height`, `length` or `vocabulary`, and, per cell of the grid, the functions of its `loss`,
+`activation` and `normalization` (None for the architecture's own), and what a control ranks `over`. One that names
+what the data do not state is not asked.
 """
 
 from collections.abc import Callable

@@ -102,7 +102,6 @@ class GPT(nn.Module):
     Weights start as those of torch's linear layers, uniform within ±1/sqrt(inputs), the shared matrix as the head's.
     The paper's code and modded-nanogpt of October 2024, which it resembles, leave them so. With 768 inputs the standard
     deviation is 0.0208, next to GPT-2's 0.02; unlike that, it goes with the width.
-
     """
 
     def __init__(
