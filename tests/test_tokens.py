@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sparsity_cliff import source
-from sparsity_cliff.data import DataError, fineweb, shards
+from sparsity_cliff.data import DataError, fetch, fineweb, shards
 from sparsity_cliff.data.fineweb import fineweb10b, token_files
 from sparsity_cliff.data.layouts import Tokens, from_arrays, load
 from sparsity_cliff.data.prepare import prepare
@@ -374,7 +374,7 @@ VALID, FIRST, SECOND = "fineweb_val_000000.bin", "fineweb_train_000001.bin", "fi
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(fineweb, "PAUSE", 0.001)
+    monkeypatch.setattr(fetch, "PAUSE", 0.001)
     monkeypatch.setattr(fineweb, "VALIDATION", 8)
     served = Hub()
     monkeypatch.setattr(fineweb, "ADDRESS", served.address)
@@ -417,13 +417,13 @@ def test_a_cut_connection_is_taken_up_where_it_broke(hub: Hub, tmp_path: Path) -
 
 
 def test_a_later_run_goes_on_with_what_an_earlier_one_left(hub: Hub, tmp_path: Path) -> None:
-    hub.cut = [100] + [10] * (fineweb.ATTEMPTS - 1)
+    hub.cut = [100] + [10] * (fetch.ATTEMPTS - 1)
     message = refusal(fineweb10b, tmp_path, shards=1)
     path = tmp_path / "fineweb10B" / VALID
     assert message.startswith(f"{path}: cannot be fetched from {hub.address}/{VALID} (cut off after ")
     assert not path.exists()
     fineweb10b(tmp_path, shards=1)
-    assert hub.asked[fineweb.ATTEMPTS] == (VALID, f"bytes={100 + 10 * (fineweb.ATTEMPTS - 1)}-")
+    assert hub.asked[fetch.ATTEMPTS] == (VALID, f"bytes={100 + 10 * (fetch.ATTEMPTS - 1)}-")
     assert path.read_bytes() == hub.files[VALID]
 
 

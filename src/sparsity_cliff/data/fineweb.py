@@ -1,16 +1,11 @@
 """Token shards from elsewhere: FineWeb-10B in GPT-2 tokens, fetched once, and shards of one's own."""
 
-import re
-import time
-import urllib.error
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
-from shutil import copyfileobj
 
 import numpy as np
 
 from sparsity_cliff.data import DataError
+from sparsity_cliff.data.fetch import fetch
 from sparsity_cliff.data.shards import check, tokens
 from sparsity_cliff.registry import Count
 
@@ -20,7 +15,6 @@ VALIDATION = 1_048_576  # tokens to predict
 DELIMITERS = (0, 11, 13, 25, 26, 30, 198, 628, 50256)  # GPT-2's ! , . : ; ? one and two line ends, end of text
 ADDRESS = "https://huggingface.co/datasets/kjj0/fineweb10B-gpt2/resolve/main"
 MANIFEST = "SHA256SUMS"
-ATTEMPTS, PAUSE, TIMEOUT = 6, 2.0, 60.0  # seconds: a pause doubles with each attempt; a silent server is given up
 
 
 def fineweb10b(root: Path, *, shards: Count = 103, block: Count = 1024) -> dict[str, np.ndarray]:
@@ -66,7 +60,7 @@ def _shard(folder: Path, name: str) -> Path:
     """The file of that name: there or fetched, whole, with the tokens of GPT-2, and the same as ever."""
     path, manifest = folder / name, folder / MANIFEST
     if not path.exists():
-        _fetch(f"{ADDRESS}/{name}", path)
+        fetch(f"{ADDRESS}/{name}", path, tokens)
     digest = check(path, VOCABULARY)
     lines = manifest.read_text().splitlines() if manifest.exists() else []
     known = {file: value for value, file in (line.split("  ", 1) for line in lines)}
@@ -79,55 +73,3 @@ def _shard(folder: Path, name: str) -> Path:
             f"delete it to fetch it again, or its line in {manifest} to accept it"
         )
     return path
-
-
-def _fetch(url: str, path: Path) -> None:
-    """Download a shard to `path`. Until it is whole it is a .part file, where a later call goes on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, problem = path.with_name(f"{path.name}.part"), ""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(PAUSE * 2 ** (attempt - 1))
-        try:
-            _download(url, part)
-        except urllib.error.HTTPError as error:
-            error.close()
-            problem = f"HTTP {error.code}: {error.reason}"
-            if error.code < 500 and error.code not in (408, 429):  # asking again gives the same
-                break
-        except (OSError, HTTPException) as error:
-            problem = str(error) or type(error).__name__
-        else:
-            try:
-                tokens(part)
-            except DataError as error:
-                part.unlink()
-                raise DataError(f"{path}: what {url} sends is no such file ({error})") from error
-            part.rename(path)
-            print(f"{path}: fetched, {path.stat().st_size} bytes", flush=True)
-            return
-    raise DataError(f"{path}: cannot be fetched from {url} ({problem}); run again to go on, or put the file there")
-
-
-def _download(url: str, part: Path) -> None:
-    """Bring `part` to its full size, from where it is. OSError where less or another part comes."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:
-            raise
-        error.close()
-        part.unlink()  # as long as the file itself, or longer: of no use
-        raise ConnectionError(f"no bytes after the first {have}") from error
-    with response:
-        rest = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-        if rest and int(rest[1]) != have:
-            raise ConnectionError(f"bytes from {rest[1]} on came where those from {have} on were asked for")
-        total = int(rest[2]) if rest else int(response.headers.get("Content-Length", 0))
-        with open(part, "ab" if rest else "wb") as file:  # not every server can send a part
-            copyfileobj(response, file, 1 << 20)
-    size = part.stat().st_size
-    if size < total:
-        raise ConnectionError(f"cut off after {size} of {total} bytes")

@@ -2,21 +2,19 @@
 824 of two others as test set, CC BY 4.0."""
 
 import hashlib
-import http.client
 import io
-import urllib.request
 import wave
 import zipfile
 import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from shutil import copyfileobj
 from typing import IO
 
 import numpy as np
 
 from sparsity_cliff.data import DataError
+from sparsity_cliff.data.fetch import fetch
 from sparsity_cliff.data.quality import RATE
 from sparsity_cliff.registry import Count
 
@@ -31,7 +29,6 @@ ARCHIVES = {
     "clean_testset_wav": ("dec213d3-bf57-4777-9663-c24bdce92d5e", "34eb1c0ba7ef667e9b966866c542fc16"),
     "noisy_testset_wav": ("13c1bfbf-14a6-41db-9b41-8f7310f01ad5", "fb1b86caa31e8ba5b506c0c64da9aab5"),
 }
-TIMEOUT = 60.0  # seconds without a byte
 
 Recordings = dict[str, Callable[[], IO[bytes]]]  # name of a file -> opens it
 
@@ -45,8 +42,10 @@ def voicebank_demand(root: Path, *, path: str | None = None, segment: Count = 32
     """
     folder = root / "voicebank_demand" if path is None else Path(path)
     if path is None:
-        for part in ARCHIVES:
-            _fetch(folder, part)
+        for part, (number, _) in ARCHIVES.items():
+            archive = folder / f"{part}.zip"
+            if not archive.exists():  # it gets this name when it has been checked
+                fetch(f"{ADDRESS}/{number}/download", archive, partial(_published, part))
     arrays: dict[str, np.ndarray] = {"segment": np.array(segment)}
     for part, name in (("train", "trainset_28spk_wav"), ("test", "testset_wav")):
         clean, noisy = (_recordings(folder, f"{kind}_{name}") for kind in ("clean", "noisy"))
@@ -107,22 +106,9 @@ def _read(name: str, open_file: Callable[[], IO[bytes]]) -> np.ndarray:
     return np.clip(np.round(resampled), -32_768, 32_767).astype(np.int16)
 
 
-def _fetch(folder: Path, part: str) -> None:
-    """The archive of a part, with the MD5 of the publisher. DataError where it cannot be had."""
-    number, expected = ARCHIVES[part]
-    path, url = folder / f"{part}.zip", f"{ADDRESS}/{number}/download"
-    if path.exists():  # it got this name when it had been checked
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    arriving = folder / f"{part}.zip.part"
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response, open(arriving, "wb") as file:
-            copyfileobj(response, file, 1 << 20)
-    except (OSError, http.client.HTTPException) as error:
-        raise DataError(f"{path}: cannot be fetched from {url} ({error}); fetch it by hand, or give `path`") from error
-    with open(arriving, "rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != expected:
-        arriving.unlink()
-        raise DataError(f"{path}: what {url} sends has MD5 {found}, not {expected}")
-    arriving.rename(path)
+def _published(part: str, file: Path) -> None:
+    """DataError where a file is not the archive of that part."""
+    with open(file, "rb") as content:
+        found = hashlib.file_digest(content, "md5").hexdigest()
+    if found != ARCHIVES[part][1]:
+        raise DataError(f"its MD5 is {found}, not {ARCHIVES[part][1]}")
