@@ -5,7 +5,7 @@ STUDY ?= config.yaml
 BIN := .venv/bin
 SNAKEMAKE = $(BIN)/snakemake --configfile $(STUDY) --cores $(CORES) --workflow-profile workflow/profiles/local
 
-.PHONY: sweep unlock figures report runs test check lint types format benchmark clean
+.PHONY: sweep unlock figures report runs test slurm check lint types format benchmark clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/installed  ## run the study (STUDY=file) to its tables and figures
@@ -24,8 +24,11 @@ report: sweep  ## one HTML page with every figure, its caption and its provenanc
 runs: .venv/installed  ## the run table, and why each run would train
 	$(BIN)/sparsity-cliff runs $(STUDY)
 
-test: .venv/installed  ## the whole suite, with linters and types
+test: .venv/installed slurm  ## the whole suite, with linters and types
 	$(BIN)/pytest -n auto
+
+slurm:  ## a SLURM for its tests, where there is none and it can be had without a question
+	@tests/install_slurm.sh
 
 check: lint types test
 

@@ -1,3 +1,3 @@
 """Fixtures for all tests."""
 
-pytest_plugins = ["sweeps"]
+pytest_plugins = ["cluster", "sweeps"]
