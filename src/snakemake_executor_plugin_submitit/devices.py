@@ -1,0 +1,150 @@
+"""GPUs of this machine, each for one process at a time: Snakemake's `resources: gpu=1` counts them and hands none out.
+
+A device is a file with slots, each locked with flock by the process that has it. The kernel takes the lock away when
+the process ends, however it ends, so that nothing is ever left to clean up.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+CLAIMED = "SUBMITIT_PLUGIN_DEVICES_CLAIMED"  # set for the processes below the one that claimed
+LOCKS = Path("/tmp")  # not tempfile's: jobs may have a TMPDIR each, and would not see each other's locks
+LOOK_EVERY = 0.2  # seconds
+
+_held: list[int] = []  # descriptors of the locked slots, open until this process ends
+
+
+class DeviceError(ValueError):
+    """There are no such devices; the message is one line."""
+
+
+def claim(count: int, per_device: int = 1, log: Callable[[str], None] = print) -> list[str]:
+    """Take `count` distinct devices until this process ends, waiting until they are free; their names.
+
+    CUDA_VISIBLE_DEVICES is set to them. per_device: how many processes may share a device; all users of a device must
+    say the same. On offer are the devices of CUDA_VISIBLE_DEVICES where it is set, else those that nvidia-smi lists;
+    name them in one way on a machine, since "0" and a UUID are not known to be the same. Other users' processes are
+    not seen. Inside a SLURM allocation its devices belong to it alone: its jobs share them out among each other.
+
+    Does nothing in a process below one that has claimed. Locks are those of this process alone: they are closed in
+    what it forks, and across exec. DeviceError where there are fewer than `count` devices.
+    """
+    if CLAIMED in os.environ:
+        return _visible() or []
+    on_offer = offered()
+    if count > len(on_offer):
+        known = f": {', '.join(on_offer)}" if on_offer else " (CUDA_VISIBLE_DEVICES is unset or empty)"
+        raise DeviceError(f"{count} GPUs asked for, and this machine offers {len(on_offer)}{known}")
+    folder, scope = (
+        _folder(),
+        f"job-{os.environ['SLURM_JOB_ID']}." if _given_by_slurm() else "",
+    )
+    slots = [(device, folder / f"{scope}{device}.{slot}") for slot in range(per_device) for device in on_offer]
+    taken: list[str] = []
+
+    # the queue: one process gathers devices at a time, so that none waits for another, and who asks for many gets them
+    queue = _try(folder / f"{scope}queue")
+    if queue is None:
+        log(f"waiting for {count} of the GPUs {', '.join(on_offer)}: other processes are waiting, too")
+        queue = _open(folder / f"{scope}queue")
+        fcntl.flock(queue, fcntl.LOCK_EX)
+    told = False
+    while len(taken) < count:
+        for device, path in slots:
+            if len(taken) < count and device not in taken and (descriptor := _try(path)) is not None:
+                _held.append(descriptor)
+                taken.append(device)
+        if len(taken) < count:
+            if not told:
+                log(f"waiting for {count - len(taken)} of the GPUs {', '.join(on_offer)}: all are taken")
+            told = True
+            time.sleep(LOOK_EVERY)
+    os.close(queue)
+
+    taken.sort(key=on_offer.index)
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[CLAIMED] = ",".join(taken)
+    return taken
+
+
+def offered() -> list[str]:
+    """The devices that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
+    visible = _visible()
+    return _listed() if visible is None else visible
+
+
+def _visible() -> list[str] | None:
+    text = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
+        return None
+    names: list[str] = []
+    for name in (part.strip() for part in text.split(",")):
+        if name in (
+            "-1",
+            "NoDevFiles",
+        ):  # CUDA ignores what follows; the second is SLURM's word for none
+            break
+        if name and name not in names:
+            names.append(name)
+    return names
+
+
+def _listed() -> list[str]:
+    """By UUID: the numbers of nvidia-smi need not be CUDA's. A GPU that is cut up (MIG) is offered by its parts."""
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise DeviceError(f"no GPUs: CUDA_VISIBLE_DEVICES is not set, and nvidia-smi -L failed ({error})") from error
+    parts: dict[str, list[str]] = {}
+    gpu = ""
+    for kind, name in re.findall(r"UUID: (GPU|MIG)(-[^)\s]+)", done.stdout):
+        if kind == "GPU":
+            gpu = kind + name
+            parts[gpu] = []
+        else:
+            parts.setdefault(gpu, []).append(kind + name)
+    return [name for gpu, cut in parts.items() for name in (cut or [gpu])]
+
+
+def _given_by_slurm() -> bool:
+    said = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE")
+    return "SLURM_JOB_ID" in os.environ and "CUDA_VISIBLE_DEVICES" in os.environ and any(v in os.environ for v in said)
+
+
+def _folder() -> Path:
+    folder = LOCKS / f"gpu-slots-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
+        raise DeviceError(f"{folder}: not a folder of this user's; the locks on GPUs need it")
+    return folder
+
+
+def _open(path: Path) -> int:
+    return os.open(path.with_name(path.name.replace("/", "_")), os.O_RDWR | os.O_CREAT, 0o600)  # closed across exec
+
+
+def _try(path: Path) -> int | None:
+    descriptor = _open(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _forget() -> None:
+    """In a forked child: a copy of a descriptor would keep the lock beyond the end of the process that has it."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,85 @@
+"""What the plugin needs to know of a job of Snakemake's."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+TAIL = 20  # lines of a log that a failure shows
+
+
+def parts(job: Any) -> list[Any]:
+    """The single jobs of a job or group."""
+    return list(job.jobs) if job.is_group() else [job]
+
+
+def wildcards(job: Any) -> str:
+    texts = (", ".join(f"{key}={value}" for key, value in part.wildcards_dict.items()) for part in parts(job))
+    return "; ".join(text for text in texts if text)
+
+
+def key(job: Any) -> str:
+    """A digest of what the job would do: code, params, and the inputs as they are now.
+
+    Two jobs with equal keys are the same work, so that one may take over the other's result. It errs toward different
+    keys: a job with another key is submitted again.
+    """
+    described = [
+        [
+            part.rule.name,
+            sorted(part.wildcards_dict.items()),
+            [str(file) for file in part.output],
+            [_stamp(str(file)) for file in part.input],
+            [repr(value) for value in part.params if _is_plain(value)],
+            part.rule.shellcmd,
+            part.rule.run_func_src if not part.rule.shellcmd else None,
+            [_script(part, text) for text in (part.rule.script, part.rule.notebook) if text],
+        ]
+        for part in parts(job)
+    ]
+    return hashlib.sha256(json.dumps(sorted(described, key=str)).encode()).hexdigest()
+
+
+def _stamp(path: str) -> list[Any]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return [path]  # in storage elsewhere
+    return [path, status.st_mtime_ns, status.st_size]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether repr tells all of a value, and nothing of where it lies in memory."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(_is_plain(item) for pair in value.items() for item in pair)
+    return value is None or isinstance(value, str | int | float | complex | bytes)
+
+
+def _script(part: Any, text: str) -> list[Any]:
+    path = Path(part.rule.basedir.join(text).get_path_or_uri(secret_free=True)) if part.rule.basedir else Path(text)
+    return [
+        text,
+        hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None,
+    ]
+
+
+def log_tail(job: Any, log: Path) -> tuple[Path, list[str]]:
+    """(log, its last lines): of the rule's own log where it has one with text, else of the given one."""
+    own = [Path(str(file)) for part in parts(job) for file in part.log]
+    for path in [*own, log]:
+        lines = last_lines(path)
+        if lines:
+            return path, lines
+    return log, []
+
+
+def last_lines(path: Path, count: int = TAIL) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 20_000))
+            return file.read().decode(errors="replace").rstrip().splitlines()[-count:]
+    except OSError:
+        return []

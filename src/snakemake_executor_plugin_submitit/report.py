@@ -1,0 +1,45 @@
+"""The report of a failed job: what it was, how it ended and where, why as far as known, and the end of its log."""
+
+import re
+from typing import Any
+
+from snakemake_executor_plugin_submitit import jobs, slurm
+
+#: slurmd's and the kernel's words for a job that used more memory than it asked for.
+MEMORY = re.compile(
+    r"oom[-_ ]?kill|out of memory|exceeded (job |step )?memory limit|exceeded memory",
+    re.IGNORECASE,
+)
+
+
+def failure(member: Any, state: slurm.State | None, outcome: dict[str, Any]) -> str:
+    """Lines about a member (see __init__) that failed; `state` is what SLURM says of it, if it said anything."""
+    entry, submission = member.entry, member.submission
+    task_log = next(iter(submission.folder.glob(f"{member.id}_0_log.out")), None)
+    words = "\n".join(jobs.last_lines(task_log)) if task_log else ""
+    name = "lost" if state is None and not outcome else (state.name if state else "FAILED")
+    if MEMORY.search(words) and name in ("FAILED", "lost"):
+        name = "OUT_OF_MEMORY"
+    exit_code = outcome.get("exit") or (state.exit_code if state else "")
+    node = outcome.get("node") or (state.node if state else "")
+    log, tail = jobs.log_tail(member.info.job, submission.log(member.number))
+    lines = [
+        f"rule {entry.rule}{', ' if entry.wildcards else ''}{entry.wildcards}: {name}"
+        + (f", exit code {exit_code}" if exit_code else "")
+        + (f", on node {node}" if node else ""),
+        *([cause] if (cause := outcome.get("reason") or CAUSES.get(name)) else []),
+        f"job: {member.id}; its log: {log}",
+        *(f"  | {line}" for line in tail or words.splitlines()),
+    ]
+    return "\n".join(lines)
+
+
+CAUSES = {
+    "OUT_OF_MEMORY": "out of memory: it used more than it asked for; raise mem_mb",
+    "TIMEOUT": "timed out: it ran longer than its limit; raise runtime, or let its command save its state on SIGTERM",
+    "DEADLINE": "timed out: its deadline passed",
+    "CANCELLED": "cancelled, by scancel or by an administrator",
+    "NODE_FAIL": "its node failed",
+    "PREEMPTED": "preempted, and requeue is off",
+    "lost": "SLURM knows nothing of it any more, and it left no result",
+}

@@ -1,0 +1,385 @@
+"""What a job's resources ask of SLURM: Snakemake's names and values become the options of one sbatch.
+
+    runtime          minutes                       slurm_partition  --partition
+    mem_mb           memory of a node              slurm_account    --account
+    mem_mb_per_cpu   memory per CPU; before mem_mb qos, constraint, reservation, exclude: as in sbatch
+    cpus_per_task    CPUs; before threads          nodes            default 1
+    gpu, gpu_model   GPUs in all, and which        requeue          0: never back to the queue; default 1
+    gres             other generic resources       pack             jobs that share an allocation; default 1
+    slurm_extra      further long options          pack_mode        serial (default) or parallel
+
+What nobody asked for is not passed, so the cluster's own defaults hold. Names and meanings are those of the plain
+SLURM plugin of Snakemake where it has them. Any other resource is the workflow's own, unless its name looks like a
+slip.
+"""
+
+import difflib
+import re
+import shlex
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+class ResourceError(ValueError):
+    """A job asks for what cannot be; the message is one line."""
+
+
+class Pending(Exception):
+    """A resource depends on files that are not there yet."""
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What one sbatch asks for; None is the cluster's own default. Jobs with equal ones may share an array."""
+
+    cpus: int  # of each node
+    minutes: int | None = None
+    mem_mb: int | None = None  # of each node
+    mem_mb_per_cpu: int | None = None
+    gpus: int = 0  # of all nodes together
+    gpu_model: str | None = None
+    gres: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    reservation: str | None = None
+    exclude: str | None = None
+    nodes: int = 1
+    extra: tuple[tuple[str, str | bool], ...] = ()  # long options without their dashes, sorted; True: without a value
+    requeue: bool = True
+    pack: int = 1  # jobs that may share an allocation
+    pack_parallel: bool = False  # they run side by side
+
+
+# ------------------------------------------------------------------------------------------------- values
+
+#: What Snakemake gives for a value that it cannot know yet, as text.
+TBD = "<TBD>"
+
+
+def _whole(value: object) -> int | None:
+    """A number without sign or fraction, maybe as text; None: it is not one."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _positive(value: object) -> int | None:
+    return _whole(value) or None
+
+
+def _switch(value: object) -> bool | None:
+    # more than 1: Snakemake adds up the resources of a group's jobs
+    number = _whole(value)
+    return bool(number) if number is not None else {"true": True, "false": False}.get(str(value).lower())
+
+
+def _matching(pattern: str) -> Callable[[object], str | None]:
+    def read(value: object) -> str | None:
+        # Snakemake makes a number of a name that has only digits
+        text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        return text if isinstance(text, str) and re.fullmatch(pattern, text) else None
+
+    return read
+
+
+# sbatch takes a backslash for an escape even inside quotes, and drops it
+_WORD = (_matching(r"(?!-)[^\s'\"`\\\x00-\x1f\x7f]+"), "one word without quotes, spaces and backslashes")
+
+#: Resource -> (how its value is read; None: not valid), what is valid.
+KNOWN: dict[str, tuple[Callable[[object], Any], str]] = {
+    "runtime": (_positive, "minutes, a whole number from 1"),
+    "mem_mb": (_positive, "MB, a whole number from 1"),
+    "mem_mb_per_cpu": (_positive, "MB, a whole number from 1"),
+    "cpus_per_task": (_positive, "a whole number from 1"),
+    "gpu": (_whole, "a whole number from 0"),
+    "gpu_model": (_matching(r"\w[\w.-]*"), "a model's name, such as a100"),
+    "gres": _WORD,
+    "slurm_partition": _WORD,
+    "slurm_account": _WORD,
+    "qos": _WORD,
+    "constraint": _WORD,
+    "reservation": _WORD,
+    "nodes": (_positive, "a whole number from 1"),
+    "exclude": _WORD,
+    "slurm_extra": (
+        _matching(r"\s*\S[^\x00-\x1f\x7f]*"),
+        "long options of sbatch on one line, such as --mail-type=END",
+    ),
+    "requeue": (_switch, "0, 1, true, false"),
+    "pack": (_positive, "a whole number from 1"),
+    "pack_mode": (_matching("serial|parallel"), "serial, parallel"),
+}
+
+# ------------------------------------------------------------------------------------------------- names
+
+#: Names that Snakemake itself adds or knows.
+SNAKEMAKE = {"mem", "mem_mib", "disk", "disk_mb", "disk_mib", "tmpdir", "gpu_manufacturer"}
+
+_ONE_TASK = "a job is one task; use threads or cpus_per_task, and nodes"
+_ONE_CLUSTER = "start Snakemake where SLURM_CONF is that cluster's"
+#: Resource of the plain SLURM plugin that is not here -> (the value that changes nothing, what to do instead).
+UNSUPPORTED = {
+    "tasks": ("1", _ONE_TASK),
+    "tasks_per_node": ("1", _ONE_TASK),
+    "tasks_per_gpu": ("0", _ONE_TASK),
+    "mpi": ("", _ONE_TASK),
+    "cpus_per_gpu": ("", "use cpus_per_task"),
+    "cluster": ("", _ONE_CLUSTER),
+    "clusters": ("", _ONE_CLUSTER),
+    "slurm_cluster": ("", _ONE_CLUSTER),
+}
+
+#: Names that are meant for another, but too unlike it to be found by their letters.
+MEANT = {
+    "account": "slurm_account",
+    "cores": "cpus_per_task",
+    "cpu": "cpus_per_task",
+    "cpus": "cpus_per_task",
+    "memory": "mem_mb",
+    "memory_mb": "mem_mb",
+    "partition": "slurm_partition",
+    "threads": "cpus_per_task",
+    "time": "runtime",
+    "time_min": "runtime",
+    "walltime": "runtime",
+}
+ALIKE = 0.82  # finds mem_gb for mem_mb, and lets modes (nodes) and gpu_mem_mb (mem_mb) pass
+
+
+def _check_name(rule: str, name: str, value: object, declared: Collection[str]) -> None:
+    """ResourceError for a name that would be ignored, though it was meant for SLURM."""
+    if name in UNSUPPORTED:
+        harmless, instead = UNSUPPORTED[name]
+        if str(value) != harmless:
+            raise ResourceError(f"rule {rule}: resource {name}={value!r} is not supported: {instead}")
+    elif not (name in KNOWN or name in SNAKEMAKE or name in declared or name.startswith("_")):
+        own = name.startswith("slurm_")
+        ours = [known for known in KNOWN if known.startswith("slurm_")] if own else list(KNOWN)
+        near = difflib.get_close_matches(name.lower(), ours, n=1, cutoff=0.7 if own else ALIKE)
+        if meant := MEANT.get(name.lower()) or (near[0] if near else ", ".join(ours) if own else ""):
+            raise ResourceError(
+                f"unknown resource {name!r} of rule {rule}; did you mean {meant}? "
+                f"(if it is your own, declare it: --resources {name}=N)"
+            )
+
+
+# ------------------------------------------------------------------------------------------------- slurm_extra
+
+_OURS = "the plugin sets it"
+_ENVIRONMENT = "jobs need the environment of Snakemake, which they get; set variables there"
+_CPUS = "use cpus_per_task or threads"
+#: Long option of sbatch that slurm_extra must not have -> what to do instead.
+REFUSED = {
+    "account": "use slurm_account",
+    "array": "use --submitit-array-size",
+    "chdir": _OURS,
+    "cluster": _ONE_CLUSTER,
+    "clusters": _ONE_CLUSTER,
+    "constraint": "use constraint",
+    "cpus-per-gpu": _CPUS,
+    "cpus-per-task": _CPUS,
+    "error": _OURS,
+    "exclude": "use exclude",
+    # NONE takes PATH and the variables of a workflow's `envvars:` away, and a list of names all the others
+    "export": _ENVIRONMENT,
+    "export-file": _ENVIRONMENT,
+    "gpus": "use gpu",
+    "gpus-per-node": "use gpu",
+    "gpus-per-socket": "use gpu",
+    "gpus-per-task": "use gpu",
+    "gres": "use gres",
+    "help": "it submits nothing",
+    "job-name": _OURS,
+    "mem": "use mem_mb",
+    "mem-per-cpu": "use mem_mb_per_cpu",
+    "mem-per-gpu": "use mem_mb",
+    "no-requeue": "use requeue",
+    "nodes": "use nodes",
+    "ntasks": _ONE_TASK,
+    "ntasks-per-core": _ONE_TASK,
+    "ntasks-per-gpu": _ONE_TASK,
+    "ntasks-per-node": _ONE_TASK,
+    "ntasks-per-socket": _ONE_TASK,
+    "open-mode": _OURS,
+    "output": _OURS,
+    "parsable": "the plugin reads sbatch's answer",
+    "partition": "use slurm_partition",
+    "qos": "use qos",
+    "quiet": "the plugin reads sbatch's answer",
+    "requeue": "use requeue",
+    "reservation": "use reservation",
+    "signal": "use --submitit-signal-delay",
+    "tasks-per-node": _ONE_TASK,
+    "test-only": "it submits nothing",
+    "time": "use runtime",
+    "tres-per-task": "use gpu or gres",
+    "usage": "it submits nothing",
+    "version": "it submits nothing",
+    "wait": "the plugin waits itself",
+    "wrap": _OURS,
+}
+SHORT = {
+    "A": "account", "C": "constraint", "D": "chdir", "G": "gpus", "J": "job-name", "M": "clusters", "N": "nodes",
+    "Q": "quiet", "V": "version", "W": "wait", "a": "array", "c": "cpus-per-task", "e": "error", "h": "help",
+    "n": "ntasks", "o": "output", "p": "partition", "q": "qos", "t": "time", "x": "exclude",
+}  # fmt: skip
+
+
+def _extra(rule: str, text: str) -> tuple[tuple[str, str | bool], ...]:
+    """Long options, split as a shell does; a value follows "=" or a space."""
+
+    def refuse(what: str) -> ResourceError:
+        return ResourceError(f"rule {rule}: slurm_extra={text!r}: {what}")
+
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise refuse(f"{error}") from error
+    options: dict[str, str | bool] = {}
+    while words:
+        word = words.pop(0)
+        option, equals, value = word.removeprefix("--").partition("=")
+        option = option.replace("_", "-")  # as submitit does
+        if not word.startswith("--"):
+            short = SHORT.get(word[1:2]) if word.startswith("-") else None
+            if short:
+                raise refuse(f"{word[:2]} (--{short}) does not belong there: {REFUSED[short]}")
+            raise refuse(f"{word!r} is not a long option; write the long form, such as --mail-type=END")
+        # sbatch takes an option's beginning for the option
+        if full := next((name for name in sorted(REFUSED) if name.startswith(option) and option), None):
+            raise refuse(f"--{option} {f'(--{full}) ' if full != option else ''}does not belong there: {REFUSED[full]}")
+        if not re.fullmatch(r"[a-zA-Z][\w-]*", option):
+            raise refuse(f"{word!r} is not an option")
+        if re.search(r"\s--\w", value):
+            raise refuse(f"the value of --{option} holds further options; quote the text once only")
+        if option in options:
+            raise refuse(f"--{option} is there twice")
+        if not equals and words and not words[0].startswith("-"):
+            equals, value = "=", words.pop(0)
+        if "\\" in value:
+            raise refuse(f"the value of --{option} holds a backslash, which sbatch would drop")
+        options[option] = value if equals else True
+    return tuple(sorted(options.items()))
+
+
+# ------------------------------------------------------------------------------------------------- the mapping
+
+
+def allocation(rule: str, threads: int, resources: Mapping[str, object], declared: Collection[str] = ()) -> Allocation:
+    """What a job asks for.
+
+    `declared` are names that the user knows as resources of the workflow's own (--resources). A resource that is None
+    is not given. `mem_mb_per_cpu` goes before `mem_mb`, as in the plain SLURM plugin: a rule cannot take away the
+    mem_mb that Snakemake adds to every rule where anybody uses --default-resources.
+
+    Raises ResourceError, with one line, for a name, a value or a pair that cannot be meant; Pending where all that is
+    known yet is right, but a value that matters is not known yet.
+    """
+    values: dict[str, Any] = {}
+    pending = str(threads) == TBD
+    for name, value in resources.items():
+        if value is None:
+            continue
+        _check_name(rule, name, value, declared)
+        if name not in KNOWN:
+            continue
+        if str(value) == TBD:
+            pending = True
+            continue
+        read, valid = KNOWN[name]
+        values[name] = read(value)
+        if values[name] is None:
+            raise ResourceError(f"rule {rule}: {name}={value!r} is not valid; valid: {valid}")
+    extra = _extra(rule, values["slurm_extra"]) if "slurm_extra" in values else ()
+
+    def contradict(one: str, other: str, advice: str) -> ResourceError:
+        return ResourceError(f"rule {rule}: {one} and {other} contradict each other; {advice}")
+
+    gpus, gres = values.get("gpu", 0), values.get("gres")
+    pack, mode, nodes = (values.get("pack", 1), values.get("pack_mode"), values.get("nodes", 1))
+    cpus = values.get("cpus_per_task")
+    if cpus and str(threads) != TBD and threads > cpus:
+        raise contradict(f"threads={threads}", f"cpus_per_task={cpus}", "a job cannot use more CPUs than it has")
+    if gres and gpus and re.search(r"(^|,)(gres[:/])?gpu(:|,|$)", gres):
+        raise contradict(f"gpu={gpus}", f"gres={gres!r}", "give one")
+    if mode == "parallel" and gres:
+        raise contradict("pack_mode='parallel'", f"gres={gres!r}", "use gpu, or pack_mode='serial'")
+    if mode == "parallel" and nodes > 1:
+        raise contradict("pack_mode='parallel'", f"nodes={nodes}", "packed jobs share one node")
+    if pending:
+        raise Pending(rule)
+    if "gpu_model" in values and not gpus:
+        raise ResourceError(f"rule {rule}: gpu_model={values['gpu_model']!r} needs gpu, the number of GPUs")
+    if mode and pack == 1:
+        raise ResourceError(f"rule {rule}: pack_mode={mode!r} needs pack, the number of jobs, 2 or more")
+    per_cpu = values.get("mem_mb_per_cpu")
+    return Allocation(
+        cpus=cpus or threads,
+        minutes=values.get("runtime"),
+        mem_mb=None if per_cpu else values.get("mem_mb"),
+        mem_mb_per_cpu=per_cpu,
+        gpus=gpus,
+        gpu_model=values.get("gpu_model"),
+        gres=gres,
+        partition=values.get("slurm_partition"),
+        account=values.get("slurm_account"),
+        qos=values.get("qos"),
+        constraint=values.get("constraint"),
+        reservation=values.get("reservation"),
+        exclude=values.get("exclude"),
+        nodes=nodes,
+        extra=extra,
+        requeue=values.get("requeue", True),
+        pack=pack,
+        pack_parallel=mode == "parallel",
+    )
+
+
+def packed(allocation: Allocation, jobs: int) -> Allocation:
+    """What an allocation asks for that runs so many of these jobs: more time one after another, more of all else side
+    by side (memory per CPU grows with the CPUs)."""
+    if allocation.pack_parallel:
+        memory = allocation.mem_mb and allocation.mem_mb * jobs
+        return replace(allocation, cpus=allocation.cpus * jobs, mem_mb=memory, gpus=allocation.gpus * jobs)
+    return replace(allocation, minutes=allocation.minutes and allocation.minutes * jobs)
+
+
+def parameters(allocation: Allocation, name: str, signal_delay_s: int, array_parallelism: int) -> dict[str, Any]:
+    """Keyword arguments for submitit.SlurmExecutor.update_parameters.
+
+    The batch shell, which execs the job, gets SIGUSR2 `signal_delay_s` before the limit, but not before half of a known
+    limit has passed. None keeps submitit from what it would set unasked: 5 minutes, and the wckey "submitit", which a
+    site that tracks wckeys refuses. A submission whose time is None needs a `DelayedSubmission.set_timeout` of its own,
+    since submitit computes with it when the signal comes.
+    """
+    delay = signal_delay_s if allocation.minutes is None else min(signal_delay_s, 30 * allocation.minutes)
+    further: dict[str, str | bool] = dict(allocation.extra)
+    further["signal"] = f"B:USR2@{delay}"
+    further["requeue" if allocation.requeue else "no-requeue"] = True
+    if allocation.gpus:
+        # not --gpus-per-task or --ntasks-per-gpu: they would bring tasks that nobody asked for
+        further["gpus"] = f"{allocation.gpu_model}:{allocation.gpus}" if allocation.gpu_model else str(allocation.gpus)
+    if allocation.reservation:
+        further["reservation"] = allocation.reservation
+    return {
+        "job_name": name,
+        "time": allocation.minutes,
+        "nodes": allocation.nodes,
+        "cpus_per_task": allocation.cpus,
+        "mem": f"{allocation.mem_mb}M" if allocation.mem_mb else None,
+        "mem_per_cpu": f"{allocation.mem_mb_per_cpu}M" if allocation.mem_mb_per_cpu else None,
+        "gres": allocation.gres,
+        "partition": allocation.partition,
+        "account": allocation.account,
+        "qos": allocation.qos,
+        "constraint": allocation.constraint,
+        "exclude": allocation.exclude,
+        "wckey": None,
+        "array_parallelism": array_parallelism,
+        "stderr_to_stdout": True,
+        "use_srun": False,
+        "additional_parameters": further,
+    }

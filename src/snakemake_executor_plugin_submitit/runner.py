@@ -1,0 +1,237 @@
+"""What runs on the node: the jobs of one allocation, with signals passed on and outcomes written.
+
+submitit starts it, and requeues it after a stop signal. Only this module and the ledger are at work there.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+from submitit import JobEnvironment
+from submitit.helpers import DelayedSubmission
+
+from snakemake_executor_plugin_submitit import ledger, report, slurm
+
+SHELLS = {"ash", "bash", "dash", "ksh", "sh", "zsh"}
+PR_SET_CHILD_SUBREAPER = 36  # Linux: <linux/prctl.h>
+LOOK_EVERY = 0.1  # seconds between looks at the running commands
+
+
+class JobFailed(RuntimeError):
+    """Makes the allocation a failed one for SLURM too; the outcome files say more."""
+
+
+class Runner:
+    """Runs the jobs of one allocation of a submission, those that have no outcome yet.
+
+    On SIGUSR2, which SLURM sends before the time limit or at preemption, each command that catches SIGTERM gets a
+    SIGTERM, and where it then ends without success, the allocation goes back to the queue. A command that does not
+    catch SIGTERM could save nothing, so it is left to run as far as it gets. On SIGTERM (scancel, or a preemption
+    without SIGUSR2) every command gets a SIGTERM; a preempted job then goes back to the queue, a cancelled one ends.
+    """
+
+    def __init__(self, folder: Path, allocation: int | None = None):
+        self.folder, self.allocation = folder, allocation
+
+    def checkpoint(self) -> DelayedSubmission:
+        """submitit's protocol: what to run after the requeue."""
+        return DelayedSubmission(self)
+
+    def __call__(self) -> None:
+        submission = ledger.read(self.folder)
+        number = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0)) if self.allocation is None else self.allocation
+        Allocation(submission, number).run()
+
+
+class Allocation:
+    """One allocation at work."""
+
+    def __init__(self, submission: ledger.Submission, number: int):
+        self.submission, self.jobs = submission, submission.allocations[number]
+        self.round = submission.start(number, job_id())
+        self.about = {
+            "id": job_id(),
+            "node": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
+        }
+        self.signals: list[int] = []
+        self.running: dict[int, subprocess.Popen[bytes]] = {}
+        self.asked: set[int] = set()  # jobs whose commands were told to save and stop
+        self.stopped: list[int] = []  # jobs that ended early for it
+        self.failed: list[int] = []
+
+    def run(self) -> None:
+        """Run the jobs. JobFailed where one did not succeed; SystemExit after a requeue."""
+        requeue = signal.getsignal(signal.SIGUSR2)  # submitit's
+        if self.submission.backend != "debug":
+            _adopt_orphans()
+            signal.signal(signal.SIGUSR2, self._note)
+            signal.signal(signal.SIGTERM, self._note)
+        if self.submission.backend == "local" and self.submission.gpus:
+            from snakemake_executor_plugin_submitit import devices
+
+            devices.claim(self.submission.gpus)
+        done = self.submission.outcomes()
+        waiting = [job for job in self.jobs if job not in done]
+        handled = 0
+        try:
+            while self.running or (waiting and not self.signals):
+                while waiting and not self.signals and (self.submission.parallel or not self.running):
+                    self._start(waiting.pop(0))
+                time.sleep(LOOK_EVERY)
+                for received in self.signals[handled:]:
+                    handled += 1
+                    self._pass_on(received)
+                for job, command in list(self.running.items()):
+                    if command.poll() is not None:
+                        del self.running[job]
+                        self._ended(job, command.returncode)
+        finally:
+            for command in self.running.values():  # only after an error of our own
+                command.kill()
+        while self.signals and psutil.wait_procs(psutil.Process().children(recursive=True), timeout=1)[1]:
+            pass  # SIGTERM to all of a job ends the shells in between at once; what they ran may still be saving
+        left = [*self.stopped, *waiting]
+        if left and self._is_preempted():
+            self._come_back(left, requeue)
+        elif left and signal.SIGUSR2 in self.signals:
+            for job in set(self.stopped) - self.asked:
+                self._finish(job, outcome="failure", reason=report.CAUSES["TIMEOUT"])
+            if back := [job for job in left if job in self.asked or job in waiting]:
+                self._come_back(back, requeue)
+        if left or self.failed:
+            raise JobFailed(f"{self.submission.folder}: failed: {self.failed}; stopped before their end: {left}")
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signals.append(number)
+
+    def _start(self, job: int) -> None:
+        environment = dict(os.environ)
+        devices = [device for device in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+        if self.submission.parallel and self.submission.gpus:
+            share, position = len(devices) // len(self.jobs), self.jobs.index(job)
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices[position * share : (position + 1) * share])
+        with open(self.submission.log(job), "ab") as log:
+            command = ["sh", str(self.submission.script(job))]
+            self.running[job] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+
+    def _pass_on(self, received: int) -> None:
+        for job, command in self.running.items():
+            snakemakes, commands = below(command.pid)
+            if received == signal.SIGUSR2:
+                commands = [process for process in commands if catches_sigterm(process)]
+                if not commands:
+                    print(
+                        f"job {job}: its command does not catch SIGTERM, so it runs on",
+                        flush=True,
+                    )
+                    continue
+                self.asked.add(job)
+            print(f"job {job}: SIGTERM to {len(commands)} of its commands", flush=True)
+            for process in [*snakemakes, *commands]:
+                with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                    process.terminate()
+
+    def _ended(self, job: int, status: int) -> None:
+        if status == 0:
+            self._finish(job, outcome="success")
+        elif job in self.asked or signal.SIGTERM in self.signals:
+            self.stopped.append(job)
+        else:
+            self.failed.append(job)
+            self._finish(job, outcome="failure", exit=status)
+
+    def _finish(self, job: int, **outcome: Any) -> None:
+        try:
+            self.submission.finish(job, **outcome, **self.about)
+        except OSError as error:  # a full disk, say: the jobs beside it go on, and SLURM's state says the rest
+            print(f"job {job}: cannot write its outcome, {outcome}: {error}", flush=True)
+            self.failed.append(job)
+
+    def _is_preempted(self) -> bool:
+        """SLURM requeues a preempted job that it had to kill, but not one that ends in time."""
+        try:
+            return self.submission.backend == "slurm" and slurm.is_preempted(self.about["id"])
+        except slurm.SlurmError as error:
+            print(f"preempted or cancelled? {error}", flush=True)
+            return False
+
+    def _come_back(self, left: list[int], requeue: Any) -> None:
+        """Back to the queue; where that cannot be, leave word for Snakemake, or fail."""
+        rounds = self.round + max(self.submission.entries[job].rounds for job in left)
+        outcome = {"outcome": "come back", "rounds": rounds}
+        if not self.submission.requeue:
+            outcome = {
+                "outcome": "failure",
+                "reason": "stopped before its end, and requeue is off",
+            }
+        elif rounds > self.submission.requeue_limit:
+            limit = self.submission.requeue_limit
+            outcome = {
+                "outcome": "failure",
+                "reason": f"not finished after {rounds} rounds (requeue limit {limit})",
+            }
+        elif self.submission.backend == "slurm":
+            try:
+                requeue(signal.SIGUSR2, None)  # ends the process
+            except Exception as error:
+                print(f"cannot requeue: {error}", flush=True)
+        for job in left:
+            self._finish(job, **outcome)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of processes whose parent dies, so that they can be waited for."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux: then they are not waited for
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def job_id() -> str:
+    try:
+        return JobEnvironment().job_id
+    except RuntimeError:  # submitit's debug executor sets no environment
+        return "debug"
+
+
+def below(pid: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """(Snakemake's processes, the commands of their rules) that a script started; shells around them do not count."""
+    try:
+        snakemakes = _without_shells([psutil.Process(pid)])
+        return snakemakes, _without_shells([child for process in snakemakes for child in process.children()])
+    except psutil.NoSuchProcess:
+        return [], []
+
+
+def _without_shells(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """For each shell that does not catch SIGTERM itself, what it started."""
+    found = []
+    for process in processes:
+        if process.name() in SHELLS and not catches_sigterm(process):
+            found += _without_shells(process.children())
+        else:
+            found.append(process)
+    return found
+
+
+def catches_sigterm(process: psutil.Process) -> bool:
+    """Whether a process has a handler for SIGTERM, so that it can save its state."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        return False
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)

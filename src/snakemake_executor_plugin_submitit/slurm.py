@@ -1,0 +1,264 @@
+"""What is asked of SLURM: submission, states, cancelling. Every call has a time limit and the caller's own environment
+without what an outer allocation left in it."""
+
+import os
+import random
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.slurm.slurm import SlurmExecutor, read_job_id
+
+Answer = TypeVar("Answer")
+
+#: Variables that an allocation sets for what runs inside it, or that change the meaning of a command of SLURM's.
+OUTER = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCANCEL|SCONTROL|PMI|PMI2|PMIX)_\w+$")
+KEPT = (
+    "SLURM_CONF",
+    "SLURM_CONF_SERVER",
+    "SLURM_JWT",
+    "SLURM_CLUSTERS",
+)  # where SLURM is and who asks
+
+#: A job in one of these states will not run again unless somebody asks for it.
+ENDED = {
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
+    "TIMEOUT",
+}  # fmt: skip
+#: The job did nothing wrong: it may go back to the queue.
+INNOCENT = {"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "REVOKED"}
+
+#: sbatch's complaints that will not pass; all others may.
+PERMANENT = re.compile(
+    r"invalid|unrecognized|unknown option|not permitted|not available|permission denied|access/permission|no partition"
+    r"|must specify|more processors requested|memory required|memory specification|no such file|bad constraint"
+    r"|can not be satisfied|cannot be satisfied|user's group|pathname",
+    re.IGNORECASE,
+)
+PYTHON = shlex.quote(sys.executable)
+ANSWER_WITHIN = 60.0  # seconds for one command
+CHUNK = 500  # ids in one command
+
+
+class SlurmError(RuntimeError):
+    """SLURM did not do what it was asked; the message is one line."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What SLURM says of a job."""
+
+    name: str  # PENDING, RUNNING, ...
+    exit_code: str = ""  # code:signal
+    node: str = ""
+    reason: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.name in ENDED
+
+
+def outer_variables() -> list[str]:
+    return sorted(name for name in os.environ if OUTER.match(name) and name not in KEPT)
+
+
+def call(*command: str) -> str:
+    """Standard output of a command. SlurmError where it fails or does not answer."""
+    environment = {name: value for name, value in os.environ.items() if not (OUTER.match(name) and name not in KEPT)}
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_WITHIN,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SlurmError(f"{command[0]} did not answer within {ANSWER_WITHIN:.0f} s") from error
+    except OSError as error:
+        raise SlurmError(f"{command[0]}: {error.strerror}") from error
+    if done.returncode:
+        raise SlurmError(f"{command[0]}: {_one_line(done.stderr or done.stdout) or f'exit {done.returncode}'}")
+    return done.stdout
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+# ------------------------------------------------------------------------------------------------- submitting
+
+
+class Sbatch(SlurmExecutor):
+    """submitit's executor for arrays whose tasks are all the same to submitit, and find out themselves what to do."""
+
+    def submit_tasks(self, pickle: Path, tasks: int) -> str:
+        """The id of an array, or of a single job, whose tasks run what was dumped to `pickle`."""
+        # submitit would put a pickle in place for each task after sbatch has answered: too late if it is killed before
+        own = f"{self.folder}/" + "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+        place = f'[ -e "{own}_submitted.pkl" ] || cp "{pickle}" "{own}_submitted.pkl"'
+        self.parameters |= {"setup": [place], "map_count": tasks if tasks > 1 else None}
+        return str(self._submit_command(self._submitit_command_str).job_id)
+
+    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+        unset = [word for name in outer_variables() for word in ("-u", name)]
+        return ["env", *unset, "sbatch", str(submission_file_path)]
+
+
+def submit(
+    action: Callable[[], str],
+    find: Callable[[], str | None],
+    retries: int,
+    tell: Callable[[str], None],
+) -> str:
+    """The id that `action`, which calls sbatch, got. What may pass is tried again, with jitter.
+
+    An sbatch that fails may still have been accepted (its answer was lost), so `find` is asked before each new try.
+    """
+    for trial in range(retries + 1):
+        try:
+            return action()
+        except (FailedJobError, FailedSubmissionError) as error:
+            complaint = _one_line(str(error))
+        if PERMANENT.search(complaint) or trial == retries:
+            raise SlurmError(complaint)
+        pause = min(60.0, 2.0**trial) * random.uniform(0.5, 1.5)
+        tell(f"sbatch failed ({complaint}); trying again in {pause:.0f} s, {retries - trial} more times")
+        time.sleep(pause)
+        try:
+            found = find()
+        except SlurmError as outage:
+            tell(str(outage))  # sbatch would fail as well, and be refused by SLURM rather than accepted unseen
+        else:
+            if found:
+                return found
+    raise AssertionError  # the last trial returned or raised
+
+
+def find(name: str) -> str | None:
+    """The id of the job or array with this name, if SLURM has one."""
+    lines = call("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%F").split()
+    return lines[0] if lines else None
+
+
+def patiently(action: Callable[[], Answer], tell: Callable[[str], None]) -> Answer:
+    """What SLURM answers, however long it takes to."""
+    pause = 2.0
+    while True:
+        try:
+            return action()
+        except SlurmError as error:
+            tell(f"{error}; waiting for SLURM, which must say what runs")
+        time.sleep(pause)
+        pause = min(60.0, 2 * pause)
+
+
+# ------------------------------------------------------------------------------------------------- states
+
+
+def _bases(ids: Iterable[str]) -> list[list[str]]:
+    """Ids without their task numbers, in chunks."""
+    bases = sorted({job_id.split("_")[0] for job_id in ids})
+    return [bases[i : i + CHUNK] for i in range(0, len(bases), CHUNK)]
+
+
+def _expand(job_id: str, wanted: set[str]) -> list[str]:
+    """12_[3-5%2] -> 12_3, 12_4, 12_5, as far as wanted."""
+    found = []
+    for parts in read_job_id(job_id):
+        if len(parts) == 3:
+            found += [f"{parts[0]}_{task}" for task in range(int(parts[1]), int(parts[2]) + 1)]
+        else:
+            found.append("_".join(parts))
+    return [task for task in found if task in wanted]
+
+
+def squeue(ids: Sequence[str]) -> dict[str, State]:
+    """State of each job that slurmctld still knows, ended ones included for a while (MinJobAge)."""
+    wanted, states = set(ids), {}
+    for chunk in _bases(ids):
+        try:
+            answer = call(
+                "squeue",
+                "--noheader",
+                "--states=all",
+                "--array",
+                f"--jobs={','.join(chunk)}",
+                "--format=%i|%T|%N|%r",
+            )
+        except SlurmError as error:
+            if "Invalid job id" not in str(error):
+                raise
+            continue  # the only one asked for, and it has gone
+        for line in answer.splitlines():
+            job_id, name, node, reason = line.split("|", 3)
+            for task in _expand(job_id, wanted):
+                states[task] = State(name, node=node, reason=reason)
+    return states
+
+
+def sacct(ids: Sequence[str]) -> dict[str, State]:
+    """State of each job that the accounting knows."""
+    wanted, states = set(ids), {}
+    for chunk in _bases(ids):
+        answer = call(
+            "sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={','.join(chunk)}",
+            "--format=JobID,State,ExitCode,NodeList,Reason",
+        )  # fmt: skip
+        for line in answer.splitlines():
+            job_id, name, exit_code, node, reason = line.split("|", 4)
+            for task in _expand(job_id, wanted):
+                states[task] = State(name.split()[0], exit_code, node, reason)  # "CANCELLED by 1000"
+    return states
+
+
+STATUS = {"sacct": sacct, "squeue": squeue}
+
+
+def configuration() -> dict[str, str]:
+    """What `scontrol show config` says."""
+    pairs = (line.partition("=") for line in call("scontrol", "show", "config").splitlines())
+    return {key.strip(): value.strip() for key, equals, value in pairs if equals}
+
+
+def exit_code(job_id: str) -> str:
+    """code:signal of a job that slurmctld still knows."""
+    match = re.search(r"\bExitCode=(\S+)", call("scontrol", "show", "job", job_id))
+    return match[1] if match else ""
+
+
+def is_preempted(job_id: str) -> bool:
+    """Whether a job that got a SIGTERM is preempted and not cancelled."""
+    match = re.search(r"\bPreemptTime=(\S+)", call("scontrol", "show", "job", job_id))
+    return match is not None and match[1] != "None"
+
+
+# ------------------------------------------------------------------------------------------------- ending
+
+
+def compress(ids: Iterable[str]) -> list[str]:
+    """12_0, 12_1, 12_3, 15 -> 12_[0,1,3], 15: one word per array."""
+    tasks: dict[str, list[str]] = {}
+    for job_id in ids:
+        base, _, task = job_id.partition("_")
+        tasks.setdefault(base, []).append(task)
+    return [base if found == [""] else f"{base}_[{','.join(sorted(found, key=int))}]" for base, found in tasks.items()]
+
+
+def cancel(ids: Iterable[str]) -> None:
+    """Cancel jobs, in chunks, so that no storm of calls hits slurmctld."""
+    words = compress(ids)
+    for first in range(0, len(words), CHUNK):
+        call("scancel", *words[first : first + CHUNK])
+
+
+def cancel_by_name(name: str) -> None:
+    call("scancel", f"--name={name}")

@@ -1,0 +1,545 @@
+"""The executor plugin on a real SLURM: arrays, packs, faults; nothing is lost and nothing runs twice."""
+
+import os
+import random
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from cluster import Cluster
+from flows import Flow
+
+SHORT = """
+rule all:
+    input: expand("out/{i}.txt", i=range(int(config.get("jobs", 6))))
+rule work:
+    output: "out/{i}.txt"
+    shell: "echo begun >> out/{wildcards.i}.starts; sleep {SECONDS}; echo {wildcards.i} > {output}"
+"""
+RESUMABLE = """
+rule all:
+    input: expand("out/{i}.txt", i=range(int(config.get("jobs", 2))))
+rule work:
+    output: "out/{i}.txt"
+    shell: "python3 resumable.py {output} {SECONDS}"
+"""
+WORD = SHORT.replace("echo {wildcards.i} >", "echo {params.word} >").replace(
+    "    shell:", "    params: word=config.get('word', 'old')\n    shell:"
+)
+
+
+def tenths(seconds: float, jobs: int) -> dict[str, str]:
+    """What RESUMABLE leaves when nothing is lost and nothing done twice."""
+    return {str(i): "x" * round(10 * seconds) for i in range(jobs)}
+
+
+# ------------------------------------------------------------------------------------------ arrays
+
+
+def test_jobs_that_are_ready_go_out_as_one_array_with_one_sbatch(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    flow.run(keep_successful=True)
+    assert flow.outputs() == {str(i): f"{i}\n" for i in range(6)}
+    assert len(slurm.calls("sbatch")) == 1
+    assert [len(submission["allocations"]) for submission in flow.submissions()] == [6]
+    assert {job.id.split("_")[1] for job in slurm.jobs()} == {str(i) for i in range(6)}
+
+
+def test_jobs_with_other_resources_share_no_array(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(
+        tmp_path / "flow",
+        SHORT.replace("    shell:", "    resources: runtime=lambda wildcards: 5 + int(wildcards.i) % 2\n    shell:"),
+        slurm,
+    )
+    flow.run(keep_successful=True)
+    assert sorted(len(submission["allocations"]) for submission in flow.submissions()) == [3, 3]
+    scripts = flow.folder.glob(".snakemake/submitit/*/*_submission.sh")
+    assert sorted(re.findall(r"--time=(\d+)", "".join(script.read_text() for script in scripts))) == ["5", "6"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"), [({"array_size": 4}, [2, 4]), ({"array_size": 1}, [1] * 6), ({}, [3, 3])]
+)
+def test_arrays_are_cut_to_the_settings_and_the_clusters_size(
+    slurm_factory: Callable[..., Cluster], tmp_path: Path, settings: dict[str, int], sizes: list[int]
+) -> None:
+    cluster = slurm_factory(MaxArraySize=3 if not settings else 1001)
+    flow = Flow(tmp_path / "flow", SHORT, cluster)
+    flow.run(keep_successful=True, **settings)
+    assert sorted(len(submission["allocations"]) for submission in flow.submissions()) == sizes
+    assert len(flow.outputs()) == 6
+
+
+def test_an_arrays_parallelism_is_limited(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    process = flow.start("--config", "seconds=2", array_parallelism=2)
+    most = 0
+    while process.poll() is None:
+        most = max(most, slurm.states().count("RUNNING"))
+        time.sleep(0.3)
+    flow.finish(process)
+    assert most == 2
+
+
+def test_a_group_goes_out_as_one_job(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(
+        tmp_path / "flow",
+        """
+rule all:
+    input: expand("out/{i}.txt", i=range(2))
+rule first:
+    output: "out/{i}.first"
+    group: "both"
+    shell: "echo {wildcards.i} > {output}"
+rule second:
+    input: "out/{i}.first"
+    output: "out/{i}.txt"
+    group: "both"
+    shell: "cp {input} {output}"
+""",
+        slurm,
+    )
+    flow.run(keep_successful=True)
+    assert flow.outputs() == {"0": "0\n", "1": "1\n"}
+    assert [submission["allocations"] for submission in flow.submissions()] == [[[0]], [[0]]]
+
+
+# ------------------------------------------------------------------------------------------ packs
+
+
+def test_packed_jobs_run_one_after_another_in_one_allocation(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    flow.run("--default-resources", "pack=4", keep_successful=True)
+    assert len(flow.outputs()) == 6
+    assert len(slurm.jobs()) == 2  # 4 and 2: none is held back to fill a pack
+    assert sorted(len(jobs) for submission in flow.submissions() for jobs in submission["allocations"]) == [2, 4]
+
+
+def test_packed_jobs_run_side_by_side_each_with_its_own_end_and_log(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(
+        tmp_path / "flow",
+        SHORT.replace("sleep {SECONDS};", "sleep 3; date +%s > out/{wildcards.i}.time; [ {wildcards.i} != 2 ];"),
+        slurm,
+    )
+    output = flow.run(
+        "--keep-going", "--default-resources", "pack=4", "pack_mode=parallel", "--config", "jobs=4", check=False
+    )
+    assert set(flow.outputs()) == {"0", "1", "3"}
+    assert len(slurm.jobs()) == 1
+    assert output.count("\nError in rule work") == 1
+    assert "rule work, i=2: FAILED, exit code 1" in output
+    logs = {file.name: file.read_text() for file in flow.folder.glob(".snakemake/submitit/*/?.log")}
+    assert len(logs) == 4
+    assert sum("Error in rule work" in text for text in logs.values()) == 1
+    times = [int(file.read_text()) for file in (flow.folder / "out").glob("*.time")]
+    assert max(times) - min(times) < 6  # one after another, they would lie 9 s apart
+
+
+# ------------------------------------------------------------------------------------------ many
+
+
+def test_300_jobs_run_once_each_with_few_calls(slurm_factory: Callable[..., Cluster], tmp_path: Path) -> None:
+    cluster = slurm_factory(nodes=3, cpus=16)
+    flow = Flow(tmp_path / "flow", SHORT, cluster)
+    began = time.time()
+    output = flow.run("--jobs", "50", "--config", "jobs=300", "seconds=0", timeout=1500, status_interval=10)
+    minutes = (time.time() - began) / 60
+    assert flow.starts() == Counter({str(i): 1 for i in range(300)})
+    assert len(flow.outputs()) == 300
+    waves = output.count("\nExecute ") - 1  # the last is the local rule all
+    assert len(cluster.calls("sbatch")) <= waves
+    questions = len(cluster.calls("squeue")) + len(cluster.calls("sacct")) + len(cluster.calls("scontrol"))
+    assert questions <= 5 + 6 * minutes  # a question every 10 s, and what is asked once
+    assert [len(submission["allocations"]) for submission in flow.submissions()][:1] in ([50], [])
+
+
+# ------------------------------------------------------------------------------------------ the controller dies
+
+
+def test_a_controller_killed_ten_times_loses_nothing_and_runs_nothing_twice(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    draw = random.Random(4)
+    arguments = ("--jobs", "3", "--config", "jobs=12", "seconds=4")
+    for _ in range(10):
+        process = flow.start(*arguments)
+        time.sleep(draw.uniform(1.5, 6.0))  # Snakemake itself needs 1.3 s to start
+        process.kill()  # SIGKILL, to Snakemake alone
+        process.wait()
+    flow.run(*arguments)
+    assert flow.starts() == Counter({str(i): 1 for i in range(12)})
+    assert flow.outputs() == {str(i): f"{i}\n" for i in range(12)}
+    assert Counter(job.state for job in slurm.jobs()) == Counter(COMPLETED=12)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_controller_killed_around_sbatch_submits_nothing_twice(slurm: Cluster, tmp_path: Path, moment: str) -> None:
+    """Killed while sbatch runs: it goes on alone, and nobody hears which id it got."""
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    slurm.slow("sbatch", moment, seconds=3)
+    process = flow.start("--config", "jobs=3", "seconds=5")
+    slurm.wait(lambda: slurm.calls("sbatch"))
+    process.kill()
+    process.wait()
+    flow.run("--config", "jobs=3", "seconds=5")
+    assert len(slurm.calls("sbatch")) == 1
+    assert flow.starts() == Counter({"0": 1, "1": 1, "2": 1})
+
+
+def test_what_ended_while_nobody_looked_is_taken_over(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    process = flow.start("--config", "jobs=2", "seconds=3")
+    flow.wait_for("out/0.starts", "out/1.starts")
+    process.kill()
+    process.wait()
+    slurm.wait(lambda: slurm.states() == ["COMPLETED"] * 2)
+    output = flow.run("--config", "jobs=2", "seconds=3")
+    assert "rule work" not in output
+    assert flow.starts() == Counter({"0": 1, "1": 1})
+    assert "Nothing to be done" in flow.run("--config", "jobs=2", "seconds=3")
+
+
+def test_an_outdated_job_is_ended_before_its_successor_starts(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", WORD, slurm)
+    process = flow.start("--config", "jobs=1", "seconds=60")
+    flow.wait_for("out/0.starts")
+    process.kill()
+    process.wait()
+    flow.run("--config", "jobs=1", "seconds=1", "word=new")
+    assert flow.outputs() == {"0": "new\n"}
+    assert sorted(slurm.states()) == ["CANCELLED", "COMPLETED"]
+
+
+def test_what_ended_under_old_params_while_nobody_looked_runs_again(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", WORD, slurm)
+    process = flow.start("--config", "jobs=1", "seconds=2")
+    flow.wait_for("out/0.starts")
+    process.kill()
+    process.wait()
+    slurm.wait(lambda: slurm.states() == ["COMPLETED"])
+    flow.run("--config", "jobs=1", "seconds=2", "word=new")
+    assert flow.outputs() == {"0": "new\n"}
+
+
+def test_a_second_snakemake_in_the_same_folder_is_refused_in_one_line(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    process = flow.start("--config", "jobs=1", "seconds=8")
+    flow.wait_for("out/0.starts")
+    output = flow.run("--config", "jobs=1", "seconds=8", check=False)
+    assert re.search(rf"submitit: in use by another Snakemake \(process {process.pid} on \S+\)", output)
+    flow.finish(process)
+    assert flow.starts() == Counter({"0": 1})
+
+
+def test_ctrl_c_cancels_all_and_a_new_start_runs_them(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", RESUMABLE, slurm)
+    process = flow.start("--config", "jobs=3", "seconds=6")
+    flow.wait_for("out/0.starts", "out/1.starts", "out/2.starts")
+    process.send_signal(signal.SIGINT)
+    flow.finish(process, check=False)
+    assert len(slurm.calls("scancel")) == 1
+    flow.run("--config", "jobs=3", "seconds=6")
+    assert flow.outputs() == tenths(6, 3)
+    assert all(state in ("CANCELLED", "COMPLETED") for state in slurm.states())
+
+
+# ------------------------------------------------------------------------------------------ jobs die
+
+
+def test_a_failed_job_is_reported_whole(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(
+        tmp_path / "flow",
+        """
+rule broken:
+    output: "out/{name}.txt"
+    log: "out/{name}.log"
+    shell: "python3 -c 'raise ValueError(\\"all went wrong\\")' 2> {log}"
+rule all:
+    default_target: True
+    input: "out/this.txt"
+""",
+        slurm,
+    )
+    output = flow.run(check=False)
+    assert re.search(r"rule broken, name=this: FAILED, exit code 1\S*, on node n\d", output)
+    assert re.search(r"job: \d+; its log: out/this.log", output)
+    assert "  | Traceback (most recent call last):" in output
+    assert "  | ValueError: all went wrong" in output
+    rows = (flow.folder / ".snakemake/submitit/map.tsv").read_text().splitlines()
+    assert rows[0].split("\t") == ["time", "event", "id", "rule", "wildcards", "log"]
+    assert [row.split("\t")[1:] for row in rows[1:]] == [
+        [event, slurm.jobs()[0].id, "broken", "name=this", rows[1].split("\t")[5]] for event in ("submitted", "failure")
+    ]
+    assert "ValueError" not in rows[1]
+    assert (flow.folder / ".snakemake/submitit" / rows[1].split("\t")[5]).exists()
+
+
+def command_of(flow: Flow, name: str) -> psutil.Process:
+    """The process of a job's own command."""
+    found = [p for p in psutil.process_iter(["cmdline", "cwd"]) if p.info["cwd"] == str(flow.folder)]
+    return next(p for p in found if (p.info["cmdline"] or ["", ""])[1:3] == ["resumable.py", f"out/{name}.txt"])
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_job_killed_with_sigkill_is_reported_and_retried_once_per_retry(
+    slurm: Cluster, tmp_path: Path, whole_group: bool
+) -> None:
+    flow = Flow(tmp_path / "flow", RESUMABLE, slurm)
+    process = flow.start("--config", "jobs=1", "seconds=4", "--retries", "1")
+    flow.wait_for("out/0.starts")
+    command = command_of(flow, "0")
+    if whole_group:
+        os.killpg(os.getpgid(command.pid), signal.SIGKILL)  # with submitit, Snakemake and the shells in between
+    else:
+        command.kill()
+    output = flow.finish(process)
+    assert output.count("\nError in rule work") == 1
+    assert "Trying to restart job" in output
+    assert flow.outputs() == tenths(4, 1)
+    assert flow.starts() == Counter({"0": 2})
+
+
+def test_retries_count_once(slurm: Cluster, tmp_path: Path) -> None:
+    snakefile = SHORT.replace("    shell:", "    retries: 2\n    shell:").replace("sleep {SECONDS};", "exit 1;")
+    flow = Flow(tmp_path / "flow", snakefile, slurm)
+    flow.run("--config", "jobs=1", check=False)
+    assert flow.starts() == Counter({"0": 3})
+
+
+@pytest.mark.parametrize("accounting", [False, True])
+def test_scancel_by_hand_is_reported_as_such(accounting: bool, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    cluster: Cluster = request.getfixturevalue("slurm_accounting" if accounting else "slurm")
+    flow = Flow(tmp_path / "flow", RESUMABLE, cluster)
+    process = flow.start("--keep-going", "--config", "jobs=2", "seconds=6")
+    flow.wait_for("out/0.starts", "out/1.starts")
+    cluster.scancel(next(job.id for job in cluster.jobs() if job.id.endswith("_0")))
+    output = flow.finish(process, check=False)
+    assert re.search(r"rule work, i=\d: CANCELLED", output)
+    assert "cancelled, by scancel or by an administrator" in output
+    assert len(flow.outputs()) == 1
+    flow.run("--config", "jobs=2", "seconds=6")
+    assert flow.outputs() == tenths(6, 2)  # the cancelled one had saved its state
+    asked, other = ("sacct", "squeue") if accounting else ("squeue", "sacct")
+    assert cluster.calls(asked)
+    if not accounting:
+        assert not cluster.calls(other)
+
+
+def test_a_job_whose_node_goes_down_runs_again(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    process = flow.start("--config", "jobs=1", "seconds=5")
+    flow.wait_for("out/0.starts")
+    slurm.set_node(slurm.jobs()[0].node, "down")
+    flow.finish(process)
+    assert flow.outputs() == {"0": "0\n"}
+    assert flow.starts() == Counter({"0": 2})
+    assert len(slurm.calls("sbatch")) == 1  # SLURM requeues it
+
+
+def test_a_job_that_slurm_does_not_requeue_after_its_nodes_failure_is_submitted_again(
+    slurm_factory: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    cluster = slurm_factory(nodes=2)
+    flow = Flow(tmp_path / "flow", SHORT, cluster)
+    process = flow.start("--config", "jobs=1", "seconds=8")
+    flow.wait_for("out/0.starts")
+    cluster.run("scontrol", "update", f"JobId={cluster.jobs()[0].id}", "Requeue=0")
+    cluster.set_node(cluster.jobs()[0].node, "down")
+    flow.finish(process)
+    assert flow.outputs() == {"0": "0\n"}
+    assert sorted(cluster.states()) == ["COMPLETED", "NODE_FAIL"]
+
+
+# ------------------------------------------------------------------------------------------ limits and preemption
+
+
+def test_a_timeout_signal_saves_and_requeues_as_often_as_it_takes(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", RESUMABLE, slurm)
+    process = flow.start("--config", "jobs=1", "seconds=6")
+    for rounds in (1, 2, 3):
+        slurm.wait(lambda: flow.starts()["0"] == rounds)  # noqa: B023
+        time.sleep(1)
+        slurm.run("scancel", "--signal=USR2", "--batch", slurm.jobs()[0].id)
+    output = flow.finish(process)
+    assert flow.outputs() == tenths(6, 1)
+    assert flow.starts() == Counter({"0": 4})
+    assert "Error" not in output
+    assert len(slurm.calls("sbatch")) == 1
+    assert len({job.id for job in slurm.jobs()}) == 1
+
+
+def test_the_real_time_limit_is_survived(slurm: Cluster, tmp_path: Path) -> None:
+    """SLURM looks at limits every 30 s, so a limit of one minute gives some 60 s at a time."""
+    flow = Flow(tmp_path / "flow", RESUMABLE.replace("    shell:", "    resources: runtime=1\n    shell:"), slurm)
+    flow.run("--config", "jobs=1", "seconds=45", signal_delay=55)
+    assert flow.outputs() == tenths(45, 1)
+    assert flow.starts()["0"] >= 2
+
+
+def test_the_requeue_limit_holds(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", RESUMABLE, slurm)
+    process = flow.start("--config", "jobs=1", "seconds=30", requeue_limit=1)
+    for rounds in (1, 2):
+        slurm.wait(lambda: flow.starts()["0"] == rounds)  # noqa: B023
+        time.sleep(1)
+        slurm.run("scancel", "--signal=USR2", "--batch", slurm.jobs()[0].id)
+    output = flow.finish(process, check=False)
+    assert "not finished after 2 rounds (requeue limit 1)" in output
+
+
+def test_requeue_can_be_off(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", RESUMABLE.replace("    shell:", "    resources: requeue=0\n    shell:"), slurm)
+    process = flow.start("--config", "jobs=1", "seconds=30")
+    slurm.wait(lambda: flow.starts()["0"] == 1)
+    time.sleep(1)
+    slurm.run("scancel", "--signal=USR2", "--batch", slurm.jobs()[0].id)
+    output = flow.finish(process, check=False)
+    assert "stopped before its end, and requeue is off" in output
+    assert (flow.folder / "out/0.state").exists()
+
+
+def test_a_command_that_cannot_save_is_left_to_run(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    process = flow.start("--config", "jobs=1", "seconds=4")
+    flow.wait_for("out/0.starts")
+    slurm.run("scancel", "--signal=USR2", "--batch", slurm.jobs()[0].id)
+    flow.finish(process)
+    assert flow.starts() == Counter({"0": 1})
+
+
+def test_a_job_over_its_limit_is_reported_as_timed_out(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT.replace("    shell:", "    resources: runtime=1\n    shell:"), slurm)
+    output = flow.run("--config", "jobs=1", "seconds=200", check=False)
+    assert "rule work, i=0: TIMEOUT" in output
+    assert "timed out: it ran longer than its limit" in output
+
+
+@pytest.mark.parametrize("user_signal", [True, False])
+def test_a_preempted_job_saves_and_goes_on_later(
+    slurm_factory: Callable[..., Cluster], tmp_path: Path, user_signal: bool
+) -> None:
+    seconds = 8 if user_signal else 30  # without it, the jobs go on for the 20 s of grace
+    other = {} if user_signal else {"SlurmctldParameters": "idle_on_node_suspend"}
+    cluster = slurm_factory(nodes=1, cpus=2, preemption=True, **other)
+    flow = Flow(tmp_path / "flow", RESUMABLE, cluster)
+    process = flow.start(
+        "--default-resources", "slurm_partition=low", "runtime=60", "--config", "jobs=2", f"seconds={seconds}"
+    )
+    flow.wait_for("out/0.starts", "out/1.starts")
+    urgent = cluster.submit("sleep 2", "--partition=high", "--cpus-per-task=2")
+    flow.finish(process)
+    assert flow.outputs() == tenths(seconds, 2)
+    assert max(flow.starts().values()) == 2
+    assert next(job for job in cluster.jobs() if job.id == urgent).state == "COMPLETED"
+
+
+# ------------------------------------------------------------------------------------------ SLURM itself fails
+
+
+def test_a_controller_of_slurm_that_is_away_for_30_s_fails_no_job(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    process = flow.start("--jobs", "2", "--config", "jobs=4", "seconds=5")
+    slurm.wait(flow.starts)
+    slurm.stop_controller()
+    time.sleep(30)
+    slurm.start_controller()
+    flow.finish(process)
+    assert flow.starts() == Counter({str(i): 1 for i in range(4)})
+    assert len(flow.outputs()) == 4
+
+
+def test_an_sbatch_that_fails_for_a_while_is_tried_again(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    slurm.fail("sbatch", "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", 2)
+    output = flow.run("--config", "jobs=2")
+    assert output.count("sbatch failed (sbatch: error: Batch job submission failed: Socket timed out") == 2
+    assert len(slurm.calls("sbatch")) == 3
+    assert len(flow.outputs()) == 2
+
+
+def test_an_sbatch_that_was_accepted_though_it_failed_is_not_repeated(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    slurm.lose_answer("sbatch", "sbatch: error: Socket timed out on send/recv operation")
+    flow.run("--config", "jobs=2")
+    assert len(slurm.calls("sbatch")) == 1
+    assert flow.starts() == Counter({"0": 1, "1": 1})
+
+
+def test_an_sbatch_that_fails_for_good_fails_its_jobs_and_no_others(slurm: Cluster, tmp_path: Path) -> None:
+    snakefile = SHORT.replace(
+        "    shell:",
+        "    resources: slurm_partition=lambda wildcards: 'nowhere' if wildcards.i == '1' else 'debug'\n    shell:",
+    )
+    flow = Flow(tmp_path / "flow", snakefile, slurm)
+    output = flow.run("--keep-going", "--config", "jobs=3", check=False)
+    assert "could not be submitted: sbatch: error: invalid partition specified: nowhere" in output
+    assert set(flow.outputs()) == {"0", "2"}
+    assert len(slurm.calls("sbatch")) == 2  # this one is not tried again
+
+
+@pytest.mark.parametrize("accounting", [False, True])
+def test_an_outage_of_the_status_command_fails_no_job(
+    accounting: bool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    cluster: Cluster = request.getfixturevalue("slurm_accounting" if accounting else "slurm")
+    command = "sacct" if accounting else "squeue"
+    flow = Flow(tmp_path / "flow", SHORT, cluster)
+    cluster.fail(command, f"{command}: error: slurm_persist_conn_open: Connection refused", 3)
+    output = flow.run("--config", "jobs=2", "seconds=8")
+    assert "jobs are taken to run on until it answers" in output
+    assert len(flow.outputs()) == 2
+
+
+def test_jobs_of_unknown_state_are_not_taken_for_successful(slurm: Cluster, tmp_path: Path) -> None:
+    """Killed so that nothing is left of it: neither an outcome nor, in the end, a word of SLURM's."""
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    process = flow.start("--config", "jobs=1", "seconds=600")
+    flow.wait_for("out/0.starts")
+    slurm.set_node(slurm.jobs()[0].node, "down")
+    slurm.scancel(slurm.jobs()[0].id)
+    output = flow.finish(process, check=False)
+    assert "rule work, i=0: CANCELLED" in output
+    assert flow.outputs() == {}
+
+
+# ------------------------------------------------------------------------------------------ the outside
+
+
+def test_nothing_of_an_outer_allocation_leaks_into_jobs(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT.replace("sleep {SECONDS};", "env > out/{wildcards.i}.env;"), slurm)
+    flow.outer = {
+        "SLURM_JOB_ID": "999",
+        "SLURM_NTASKS": "7",
+        "SBATCH_TIMELIMIT": "0",
+        "SBATCH_PARTITION": "nowhere",
+        "SLURM_MEM_PER_CPU": "77",
+        "PMI_RANK": "3",
+        "PMIX_RANK": "3",
+        "SQUEUE_STATES": "FAILED",
+    }
+    flow.run("--config", "jobs=1")
+    lines = (flow.folder / "out/0.env").read_text().splitlines()
+    inside = dict(line.partition("=")[::2] for line in lines)
+    assert inside["SLURM_JOB_ID"] == slurm.jobs()[0].id
+    assert not {"PMI_RANK", "PMIX_RANK", "SLURM_MEM_PER_CPU", "SBATCH_PARTITION"} & inside.keys()
+    assert inside.get("SLURM_NTASKS", "1") == "1"
+
+
+def test_gpus_are_handed_out_without_any_task_geometry(slurm: Cluster, tmp_path: Path) -> None:
+    snakefile = SHORT.replace("    shell:", "    resources: gpu=1\n    shell:")
+    flow = Flow(
+        tmp_path / "flow", snakefile.replace("sleep {SECONDS};", "env > out/{wildcards.i}.env; sleep 2;"), slurm
+    )
+    flow.run("--config", "jobs=2", keep_successful=True)
+    seen = [dict(line.partition("=")[::2] for line in file.read_text().splitlines())
+            for file in (flow.folder / "out").glob("*.env")]  # fmt: skip
+    assert len({(environment["SLURMD_NODENAME"], environment["SLURM_JOB_GPUS"]) for environment in seen}) == 2
+    script = next(flow.folder.glob(".snakemake/submitit/*/*_submission.sh")).read_text()
+    assert "--gpus=1" in script
+    assert "ntasks" not in script
+    assert "srun" not in script
+    assert "wckey" not in script
