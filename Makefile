@@ -24,8 +24,11 @@ report: sweep  ## one HTML page with every figure, its caption and its provenanc
 runs: .venv/installed  ## the run table, and why each run would train
 	$(BIN)/sparsity-cliff runs $(STUDY)
 
+# one worker more than cores: the tests with SLURM mostly wait
+WORKERS ?= $(shell expr $(CORES) + 1)
+
 test: .venv/installed slurm  ## the whole suite, with linters and types
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n $(WORKERS)
 
 slurm:  ## a SLURM for its tests, where there is none and it can be had without a question
 	@tests/install_slurm.sh

@@ -106,7 +106,7 @@ class Cluster:
         nodes: int = 2,
         cpus: int = 4,
         gpus: int = 2,
-        memory_mb: int = 2000,
+        memory_mb: int = 32000,
         accounting: bool = False,
         memory_limits: bool = False,
         preemption: bool = False,

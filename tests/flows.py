@@ -50,9 +50,9 @@ class Flow:
 
     def command(self, *arguments: str, **settings: Any) -> list[str]:
         settings = {"backend": "slurm" if self.cluster else "local", "status_interval": 1, **settings}
-        flags = [
-            word for name, value in settings.items() for word in (f"--submitit-{name.replace('_', '-')}", str(value))
-        ]
+        flags = []
+        for name, value in settings.items():
+            flags += [f"--submitit-{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         own = ["--executor", "submitit", "--seconds-between-status-checks", "1", "--nolock", "--rerun-incomplete"]
         jobs = [] if "--jobs" in arguments else ["--jobs", "20"]
         return [sys.executable, "-m", "snakemake", *arguments, *own, *jobs, *flags]

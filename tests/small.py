@@ -103,7 +103,7 @@ def loss_of(model: str) -> dict[str, Any]:
 
 def make_spec(model: str = "mlp", /, **parts: Any) -> dict[str, Any]:
     """A run's spec. A part replaces the default; `steps`, `every`, `measure`, `optimizer` … are found by name."""
-    training = {"steps": 12, "batch_size": 16, "microbatch": None, "precision": "float32"}
+    training = {"steps": 12, "batch_size": 16, "microbatch": None, "processes": 1, "precision": "float32"}
     training |= {"optimizer": entry("optimizer", "sgd", lr=0.1), "schedule": entry("schedule", "constant")}
     probes = {"every": 4, "examples": None, "measure": ["activations", "weights", "gradients", "histograms"]}
     spec = {

@@ -144,11 +144,19 @@ def test_a_save_that_fails_leaves_the_old_one_whole(tmp_path: Path, monkeypatch:
 
 def test_removing_takes_the_empty_parents_and_no_others(tmp_path: Path) -> None:
     ours, other = (saved(tmp_path / "checkpoints" / run / "hash" / "state.pt") for run in ("ours", "other"))
-    checkpoint.remove(ours.parent)
+    (ours.parent / ".state.pt.4711").touch()  # of a save that was killed
+    checkpoint.remove(ours)
     assert os.listdir(tmp_path / "checkpoints") == ["other"]
-    checkpoint.remove(other.parent)
+    checkpoint.remove(other)
     assert os.listdir(tmp_path) == []
-    checkpoint.remove(other.parent)  # nothing there: nothing to do
+    checkpoint.remove(other)  # nothing there: nothing to do
+
+
+def test_removing_leaves_what_is_kept_beside_it(tmp_path: Path) -> None:
+    path, kept = (saved(tmp_path / "run" / "hash" / name) for name in ("state.pt", "seed-0.pt"))
+    checkpoint.remove(path)
+    assert os.listdir(path.parent) == ["seed-0.pt"]
+    assert same(checkpoint.load(kept))  # whoever made it
 
 
 # ------------------------------------------------------------------------------------------ signals

@@ -81,6 +81,7 @@ def test_a_job_without_resources_asks_for_nothing_but_a_cpu() -> None:
         ({"gres": "nvme:100,license:2"}, {"--gres=nvme:100,license:2"}),
         ({"gres": "gpu:a100:2"}, {"--gres=gpu:a100:2"}),
         ({"gres": "gpumem:8", "gpu": 1}, {"--gres=gpumem:8", "--gpus=1"}),
+        ({"gres": "vgpu:8", "gpu": 1}, {"--gres=vgpu:8", "--gpus=1"}),
         ({"slurm_partition": "long,short"}, {"--partition=long,short"}),
         ({"slurm_account": 4711}, {"--account=4711"}),
         ({"qos": "high"}, {"--qos=high"}),
@@ -118,6 +119,11 @@ def test_a_resource_takes_the_place_of_a_default(given: dict[str, Any], option: 
 @pytest.mark.parametrize("value", [1, True, "1", "true", "True", 2])
 def test_requeue_may_be_said_in_many_ways_and_added_up_over_a_group(value: Any) -> None:
     assert allocation(requeue=value).requeue
+
+
+def test_the_batch_shell_runs_the_command_itself() -> None:
+    assert "hostname" in script().split("\n")
+    assert "srun" not in script()
 
 
 def test_no_task_geometry_comes_with_gpus() -> None:

@@ -4,15 +4,20 @@ import os
 import random
 import re
 import signal
+import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from cluster import Cluster
 from flows import Flow
+from snakemake.common.tests import TestWorkflowsLocalStorageBase
+
+from snakemake_executor_plugin_submitit import ExecutorSettings
 
 SHORT = """
 rule all:
@@ -212,6 +217,41 @@ def test_an_outdated_job_is_ended_before_its_successor_starts(slurm: Cluster, tm
     flow.run("--config", "jobs=1", "seconds=1", "word=new")
     assert flow.outputs() == {"0": "new\n"}
     assert sorted(slurm.states()) == ["CANCELLED", "COMPLETED"]
+
+
+def test_what_is_packed_with_an_outdated_job_starts_again(slurm: Cluster, tmp_path: Path) -> None:
+    snakefile = WORD.replace("word=config", "word=lambda wildcards: wildcards.i if wildcards.i != '0' else config")
+    flow = Flow(tmp_path / "flow", snakefile, slurm)
+    pack = ("--default-resources", "pack=3", "pack_mode=parallel", "--config", "jobs=3")
+    process = flow.start(*pack, "seconds=15")
+    flow.wait_for("out/0.starts", "out/1.starts", "out/2.starts")
+    process.kill()
+    process.wait()
+    flow.run(*pack, "seconds=15", "word=new")
+    assert flow.outputs() == {"0": "new\n", "1": "1\n", "2": "2\n"}
+    assert flow.starts() == Counter({"0": 2, "1": 2, "2": 2})
+
+
+def test_a_wrong_resource_that_depends_on_a_file_fails_its_own_job_only(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(
+        tmp_path / "flow",
+        """
+rule all:
+    input: "out/a.txt", "out/b.txt"
+rule source:
+    output: "out/source"
+    shell: "echo 3 > {output}"
+rule work:
+    input: "out/source"
+    output: "out/{name}.txt"
+    resources: mem_mb=lambda wildcards, input: -int(open(input[0]).read()) if wildcards.name == "a" else 10
+    shell: "cp {input} {output}"
+""",
+        slurm,
+    )
+    output = flow.run("--keep-going", check=False)
+    assert "rule work: mem_mb=-3 is not valid; valid: MB, a whole number from 1" in output
+    assert flow.outputs() == {"b": "3\n"}
 
 
 def test_what_ended_under_old_params_while_nobody_looked_runs_again(slurm: Cluster, tmp_path: Path) -> None:
@@ -506,6 +546,80 @@ def test_jobs_of_unknown_state_are_not_taken_for_successful(slurm: Cluster, tmp_
     assert flow.outputs() == {}
 
 
+# ------------------------------------------------------------------------------------------ disks
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Mounts a small file system on a new folder."""
+    mounted: list[Path] = []
+
+    def do(folder: Path, option: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", folder], capture_output=True).returncode:
+            pytest.skip("this user may not mount a file system")
+        mounted.append(folder)
+
+    yield do
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)
+
+
+def fill(folder: Path, leave: int = 0) -> Path:
+    """Fill a file system but for some bytes; the file that does it."""
+    file = folder / "filler"
+    with suppress(OSError), open(file, "wb", buffering=0) as filler:
+        while True:
+            filler.write(b"x" * 4096)
+    if leave:
+        os.truncate(file, file.stat().st_size - leave)
+    return file
+
+
+def test_a_full_results_disk_fails_the_job_and_the_next_start_finishes_it(
+    slurm: Cluster, tmp_path: Path, mount: Callable[..., None]
+) -> None:
+    flow = Flow(tmp_path / "flow", SHORT.replace("echo {wildcards.i} >", "seq 20000 >"), slurm)
+    mount(flow.folder / "out", "size=256k")
+    filler = fill(flow.folder / "out", leave=16384)
+    output = flow.run("--config", "jobs=1", check=False)
+    assert "No space left on device" in output
+    assert flow.outputs() == {}
+    filler.unlink()
+    flow.run("--config", "jobs=1")
+    assert flow.outputs()["0"].endswith("\n20000\n")
+
+
+def test_a_full_disk_under_the_plugins_own_folder_hangs_nothing(
+    slurm: Cluster, tmp_path: Path, mount: Callable[..., None]
+) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    own = flow.folder / ".snakemake/submitit"
+    mount(own, "size=1m")
+    process = flow.start("--keep-going", "--config", "jobs=2", "seconds=5")
+    slurm.wait(lambda: len(flow.starts()) == 2)
+    filler = fill(own)
+    output = flow.finish(process, check=False)
+    assert len(re.findall(r"rule work, i=\d: FAILED", output)) == 2
+    filler.unlink()
+    flow.run("--config", "jobs=2", "seconds=1")
+    assert len(flow.outputs()) == 2
+
+
+def test_a_read_only_log_folder_is_refused_in_one_line(
+    slurm: Cluster, tmp_path: Path, mount: Callable[..., None]
+) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    own = flow.folder / ".snakemake/submitit"
+    mount(own, "ro")
+    output = flow.run("--config", "jobs=1", check=False)
+    assert ".snakemake/submitit: cannot write there (Read-only file system)" in output
+    assert not slurm.calls("sbatch")
+    subprocess.run(["mount", "-o", "remount,rw", str(own)], check=True)
+    flow.run("--config", "jobs=1")
+    assert flow.outputs() == {"0": "0\n"}
+
+
 # ------------------------------------------------------------------------------------------ the outside
 
 
@@ -543,3 +657,24 @@ def test_gpus_are_handed_out_without_any_task_geometry(slurm: Cluster, tmp_path:
     assert "ntasks" not in script
     assert "srun" not in script
     assert "wckey" not in script
+
+
+# ------------------------------------------------------------------------------------------ Snakemake's own tests
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:pulp", "ignore::pytest.PytestUnraisableExceptionWarning")
+class TestPublic(TestWorkflowsLocalStorageBase):  # type: ignore[misc]
+    """The workflows that Snakemake ships for executor plugins."""
+
+    __test__ = True
+
+    @pytest.fixture(autouse=True)
+    def cluster(self, slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in slurm.environment.items():
+            monkeypatch.setenv(name, value)
+
+    def get_executor(self) -> str:
+        return "submitit"
+
+    def get_executor_settings(self) -> ExecutorSettings:
+        return ExecutorSettings(backend="slurm", status_interval=1)

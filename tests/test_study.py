@@ -164,6 +164,13 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("a classifier's loss for speech", "losses: [speech]\nprobes", "losses: [mse]\nprobes", "grid.4: loss mse (mse) is impossible for architecture mpsenet (mpsenet); valid: mpsenet"),
     ("probes of an architecture", "{every: 4, examples: 1}", "{every: 4, measure: [weights]}", "architectures.mpsenet.probes.measure: unknown key 'measure'; valid: every, examples"),
     ("microbatch of nothing", "microbatch: 4", "microbatch: 0", "architectures.gpt.microbatch: 0 is not valid; valid: an integer >= 1"),
+    ("more processes than examples", "microbatch: 4", "processes: 9", "architectures.gpt.processes: 9 is not valid; valid: at most batch_size, here 8"),
+    ("no processes", "microbatch: 4", "processes: 0", "architectures.gpt.processes: 0 is not valid; valid: an integer >= 1"),
+    ("batch norm in parts", "    schedule: {function: cosine, warmup: 2}\n", "    processes: 2\n", "grid.0: resnet · relu · default · cross_entropy · real: processes=2 share each batch, and resnet has a batch norm, which needs the whole batch; valid: processes: 1"),
+    ("no jobs on a GPU", "  seeds: [0-1]", "  seeds: [0-1]\n  jobs_per_gpu: 0", "study.jobs_per_gpu: 0 is not valid; valid: an integer >= 1"),
+    ("unknown key of the checkpoints", "probes:\n", "checkpoints: {every_second: 60}\nprobes:\n", "checkpoints.every_second: unknown key 'every_second' (did you mean every_seconds?); valid: every_seconds, keep"),
+    ("negative time between saves", "probes:\n", "checkpoints: {every_seconds: -1}\nprobes:\n", "checkpoints.every_seconds: -1 is not valid; valid: a number >= 0 of seconds between saves, 0 for a save at every step"),
+    ("a number of kept states", "probes:\n", "checkpoints: {keep: 3}\nprobes:\n", "checkpoints.keep: 3 is not valid; valid: true to keep the final state of every seed, or false"),
     ("control over another control", "topk, sparsity: 0.8}", "topk, sparsity: 0.8, base: topk}", 'activations.topk_80.base: "topk" is not valid; valid: relu, gelu'),
     ("heads that do not divide the width", "depth: 1, heads: 2", "depth: 1, heads: 3", "architectures.vit: vit needs width % heads == 0; here width=16, heads=3"),
     ("patch that does not divide the image", "patch: 4", "patch: 3", "architectures.vit: vit needs height % patch == 0; here height=8, patch=3"),
@@ -244,6 +251,80 @@ def test_what_an_architecture_requires_of_a_cell(
     with pytest.raises(study.StudyError) as error:
         study.load(config)
     assert f"grid.5: {says}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "says"),
+    [
+        ("mlp", {}, None),
+        ("vit", {}, None),
+        ("mlp", {"normalization": "batch_norm"}, "batch_norm has a batch norm, which needs the whole batch"),
+        ("vit", {"normalization": "quantile_batch_norm"}, "quantile_batch_norm has a batch norm"),
+        ("mlp", {"normalization": "layer_norm"}, None),
+        ("resnet", {}, "resnet has a batch norm"),
+        ("resnet", {"normalization": "layer_norm"}, None),
+        ("mpsenet", {}, "mpsenet has a batch norm"),
+        ("mpsenet", {"normalization": "layer_norm"}, "has a batch norm"),
+        ("mlp", {"device": "mps"}, "study.device mps has one device"),
+        ("mlp", {"device": "cuda"}, None),
+    ],
+)
+def test_processes_share_batches_only_where_that_trains_the_same_network(
+    architecture: str, changes: dict[str, str], says: str | None
+) -> None:
+    config = smoke()
+    config["architectures"][architecture]["processes"] = 2
+    config["study"]["device"] = changes.get("device", "auto")
+    function = changes.get("normalization")
+    config["normalizations"] = {
+        "other": {"function": function, **({"q": 0.5} if function and "q" in function[:1] else {})}
+    }
+    if not function:
+        del config["normalizations"]
+    loss = "speech" if architecture == "mpsenet" else "cross_entropy"
+    block = {"architectures": [architecture], "activations": ["relu"], "losses": [loss]}
+    config["grid"] = [{**block, "normalizations": ["default"]}]
+    if function:
+        config["grid"] = [{**block, "normalizations": ["other"]}]
+    config["drift"]["controls"] = []
+    with pytest.raises(study.StudyError) as error:  # of the baseline, where nothing else is wrong
+        study.load(config | {"cliff": {"baseline": "tanh", "losses": [loss]}})
+    if says:
+        assert says in str(error.value)
+        assert "processes=2 share each batch, and " in str(error.value)
+    else:
+        assert "cliff.baseline" in str(error.value)
+
+
+def test_a_discriminator_needs_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab(tmp_path)
+    (tmp_path / "my_lab").rename(tmp_path / "lab_of_speech")
+    file = tmp_path / "lab_of_speech" / "nets.py"
+    file.write_text(file.read_text().replace('("signal",)', '("speech",)').replace("('mse',)", "('mpsenet',)"))
+    monkeypatch.syspath_prepend(tmp_path)
+    config = smoke()
+    config["architectures"]["mpsenet"] |= {"model": {"function": "lab_of_speech.nets:Net"}, "processes": 2}
+    assert study.load(config)
+    config["losses"]["speech"] = {"function": "mpsenet", "metric": 0.05}
+    with pytest.raises(study.StudyError, match="the discriminator of mpsenet learns from the whole batch"):
+        study.load(config)
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cpu", (0, 0)), ("auto", (0, 0)), ("cuda", (1, 2))])
+def test_a_job_asks_for_a_gpu_for_each_of_its_processes(device: str, gpus: tuple[int, int]) -> None:
+    config = smoke()
+    config["study"]["device"] = device
+    config["architectures"]["gpt"]["processes"] = 2
+    runs = study.load(config).runs.values()
+    found = {run.architecture: (run.processes, run.gpus) for run in runs}
+    assert (found["mlp"], found["gpt"]) == ((1, gpus[0]), (2, gpus[1]))
+    assert all(json.loads(run.spec)["training"]["processes"] == run.processes for run in runs)
+
+
+def test_what_changes_no_number_is_in_no_spec() -> None:
+    config = smoke(checkpoints={"every_seconds": "1e2", "keep": True})
+    config["study"]["jobs_per_gpu"] = 3
+    assert study.load(config).runs == study.load(smoke()).runs
 
 
 # ------------------------------------------------------------------------------------------ from outside

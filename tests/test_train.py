@@ -1,6 +1,8 @@
 """Training: against an independent loop, reproducible to the bit, and the same after any interruption."""
 
 import contextlib
+import errno
+import json
 import math
 import os
 import re
@@ -17,8 +19,8 @@ from small import constant, data_of, dataset, entry, make, make_model, make_spec
 from torch import Tensor
 
 from sparsity_cliff import checkpoint, probes, traces
-from sparsity_cliff.data.layouts import Labeled
-from sparsity_cliff.train import Batches, Job, Progress, build_loss, pick_device
+from sparsity_cliff.data.layouts import Labeled, load
+from sparsity_cliff.train import Batches, Job, Progress, Wish, build, build_loss, pick_device, train_run
 
 GROUPS = ["activations", "weights", "gradients", "histograms"]
 
@@ -269,7 +271,7 @@ def test_a_run_resumes_in_any_seed_of_its_block(tmp_path: Path, number: int, mon
 def test_a_killed_run_resumes_from_its_last_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = make_spec(seeds=[0, 1])
     expected = contents(run(tmp_path / "whole", spec))
-    monkeypatch.setattr(Job, "save_is_due", property(lambda self: True))  # as if a minute went by at every step
+    monkeypatch.setattr(Job, "wish", property(lambda self: Wish.SAVE))  # as if a minute went by at every step
     for number in (7, 3, 9):  # killed three times, each time somewhat further
         with at_batch(number, killed, monkeypatch), pytest.raises(KeyboardInterrupt):
             run(tmp_path / "parts", spec)
@@ -281,15 +283,15 @@ def test_a_signal_may_arrive_at_any_point_of_a_step(tmp_path: Path, monkeypatch:
     spec = make_spec()
     expected = contents(run(tmp_path / "whole", spec))
     for look in range(1, 40):
-        looks = []
+        looks: list[int] = []
 
-        def due(self: Job, look: int = look, looks: list[int] = looks) -> bool:
+        def wish(self: Job, look: int = look, looks: list[int] = looks) -> Wish:
             looks.append(1)
             self.stop.requested |= len(looks) == look
-            return bool(self.stop)
+            return Wish.STOP if self.stop else Wish.GO_ON
 
         with monkeypatch.context() as patch, contextlib.suppress(SystemExit):
-            patch.setattr(Job, "save_is_due", property(due))
+            patch.setattr(Job, "wish", property(wish))
             run(tmp_path / "parts", spec)
         assert contents(run(tmp_path / "parts", spec)) == expected
         if len(looks) < look:
@@ -325,6 +327,90 @@ def test_another_spec_or_other_code_does_not_see_the_checkpoint(
     assert contents(run(tmp_path / "parts", other)) == contents(run(tmp_path / "whole", other))
     run(tmp_path / "parts", make_spec(), code='{"module":"other"}')
     assert "resuming" not in capsys.readouterr().out
+
+
+def resaved(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    """Saving fails from now on."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_save_that_fails_is_told_once_and_training_goes_on(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines: list[str] = []
+    job = Job(tmp_path / "state.pt", "mine", lines.append, save_every=0)
+    with monkeypatch.context() as patch:
+        resaved(patch, OSError(number, os.strerror(number)))
+        job.save({"step": 1}, stop=False)
+        job.save({"step": 2}, stop=False)
+        expected = f"{tmp_path}/state.pt: state not saved ({os.strerror(number)})"
+        assert lines == [f"{expected}; training goes on, and what was saved before is there"]
+        with pytest.raises(checkpoint.CheckpointError) as caught:
+            job.save({"step": 3}, stop=True)
+        assert str(caught.value) == f"{expected}, though asked to stop"
+    job.save({"step": 4}, stop=False)
+    assert job.resume() == {"step": 4}
+    with monkeypatch.context() as patch:
+        resaved(patch, OSError(number, os.strerror(number)))
+        job.save({"step": 5}, stop=False)  # again, after one that succeeded: told again
+    assert len([line for line in lines if "not saved" in line]) == 2
+
+
+def kept_run(folder: Path, spec: dict[str, Any], keep: bool = True, **how: Any) -> Path:
+    """As `run`, once that has made the data."""
+    output = folder / "traces" / "small.parquet"
+    canonical = json.dumps(spec, sort_keys=True)
+    train_run("small", canonical, '{"module":"digest"}', folder / "data.npz", output, keep=keep, **how)
+    return output
+
+
+def test_what_is_kept_holds_the_final_weights_of_every_seed(tmp_path: Path) -> None:
+    spec = make_spec(seeds=[3, 5], optimizer=entry("optimizer", "adam"))
+    expected = contents(run(tmp_path, spec))
+    table, _ = traces.read(kept_run(tmp_path, spec))
+    files = sorted((tmp_path / "checkpoints").rglob("*"))
+    assert [file.name for file in files if file.is_file()] == ["seed-3.pt", "seed-5.pt"]
+    for path in (file for file in files if file.is_file()):
+        state = checkpoint.load(path)  # as the docstring of train_run says
+        assert state is not None
+        data = load(tmp_path / "data.npz")
+        model = build(state["spec"], data, state["seed"])
+        model.load_state_dict(state["model"])
+        facts = [list(row.values())[6:] for row in table.to_pylist() if row["seed"] == state["seed"]]
+        x, y = data.held_out(None)[0]
+        with torch.no_grad():
+            loss = build_loss(spec, 0)(model.eval()(x), y).item()
+        assert loss == pytest.approx(value(facts, "loss@test"), rel=1e-6)
+        assert state["status"] == "finished"
+    # a finished run that is made to train again starts afresh, and what is kept stays where nothing new is asked for
+    assert contents(kept_run(tmp_path, spec)) == contents(kept_run(tmp_path, spec, keep=False)) == expected
+    assert sorted(file.name for file in (tmp_path / "checkpoints").rglob("*.pt")) == ["seed-3.pt", "seed-5.pt"]
+
+
+def test_a_state_that_cannot_be_kept_is_an_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec()
+    run(tmp_path, spec)
+    resaved(monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"seed-0\.pt: final state not kept \(No space left on device\)"
+    ):
+        kept_run(tmp_path, spec)
+
+
+def test_by_default_nothing_is_kept_and_a_minute_lies_between_saves(tmp_path: Path) -> None:
+    run(tmp_path, make_spec())
+    assert not (tmp_path / "checkpoints").exists()
+    job = Job(tmp_path / "state.pt", "mine")
+    wishes = [job.wish]
+    job._saved -= 60
+    wishes.append(job.wish)
+    job.stop.requested = True
+    assert [*wishes, job.wish] == [Wish.GO_ON, Wish.SAVE, Wish.STOP]
 
 
 class Noisy(torch.nn.Module):

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Optional
 
@@ -90,21 +91,19 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]
     keep_days: Optional[int] = field(  # noqa: UP045
         default=10, metadata={"help": "Days for which the logs of failed jobs are kept."}
     )
-    keep_successful: Optional[bool] = field(  # noqa: UP045
-        default=False, metadata={"help": "Keep the logs of successful jobs for as long."}
-    )
+    keep_successful: bool = field(default=False, metadata={"help": "Keep the logs of successful jobs for as long."})
 
 
-#: Setting -> its least value.
-LEAST = {
-    "array_size": 1,
-    "array_parallelism": 1,
-    "requeue_limit": 0,
-    "signal_delay": 1,
-    "status_interval": 1,
-    "status_interval_max": 1,
-    "submit_retries": 0,
-    "keep_days": 0,
+#: Setting -> its least value, and its greatest where it has one.
+RANGES: dict[str, tuple[int, float]] = {
+    "array_size": (1, inf),
+    "array_parallelism": (1, inf),
+    "requeue_limit": (0, inf),
+    "signal_delay": (1, 65535),  # of sbatch's --signal
+    "status_interval": (1, inf),
+    "status_interval_max": (1, inf),
+    "submit_retries": (0, inf),
+    "keep_days": (0, inf),
 }
 
 common_settings = CommonSettings(
@@ -145,6 +144,10 @@ class Member:
         self.submission.close(self.number, event)
 
 
+def _runs(member: Member) -> bool:
+    return member.id.isdigit() and local.runs(int(member.id), member.submission.folder)
+
+
 class Executor(RemoteExecutor):  # type: ignore[misc]
     def __post_init__(self) -> None:
         # RemoteExecutor's thread already looks for jobs, and finds none
@@ -183,12 +186,12 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             refuse("status_command", ", ".join(STATUS_COMMANDS))
         if not self.settings.folder:
             refuse("folder", "a folder that every node sees")
-        for name, least in LEAST.items():
+        for name, (least, most) in RANGES.items():
             value = getattr(self.settings, name)
             if value is None and name not in ("array_size", "array_parallelism"):
                 setattr(self.settings, name, getattr(ExecutorSettings, name))
-            elif value is not None and value < least:
-                refuse(name, f"{least} or more")
+            elif value is not None and not least <= value <= most:
+                refuse(name, f"{least} to {most}" if most < inf else f"{least} or more")
 
     def _meet_slurm(self) -> None:
         """Which commands tell the state, and how large an array may be."""
@@ -231,7 +234,11 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             )
             if self._take_over(job, entry):
                 continue
-            allocation = self._allocation(job)
+            try:
+                allocation = self._allocation(job)
+            except WorkflowError as error:  # of a resource that depends on files: no reason to stop the others
+                self.report_job_error(SubmittedJobInfo(job), msg=f"{error}\n")
+                continue
             assert allocation is not None, "a job that is ready has its inputs"
             fresh[replace(allocation, pack=1) if job.is_group() else allocation].append((job, entry))
         for allocation, members in fresh.items():
@@ -370,6 +377,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         members, cancelled = [], []
         for submission in self.ledger.submissions():
             closed = submission.closed()
+            if submission.backend != self.backend:
+                continue
             for number in range(len(submission.entries)):
                 if number not in closed:
                     members.append(Member(submission, number))
@@ -398,29 +407,25 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
 
     def _find_lost_id(self, submission: Submission) -> None:
         """The id of a submission whose Snakemake was killed before it could note it."""
+        if self.backend != "slurm":
+            return
         while local.is_named("sbatch", submission.folder):
             time.sleep(0.2)  # it outlived its Snakemake, and is about to be answered
         started = submission.started_ids
         base = started[0].split("_")[0] if started else None
-        if submission.backend == "slurm":
-            base = base or slurm.patiently(lambda: slurm.find(submission.name), self.logger.warning)
-        if base and submission.backend == "slurm":
+        if base := base or slurm.patiently(lambda: slurm.find(submission.name), self.logger.warning):
             submission.note_id(base)
 
     def _active(self, members: Iterable[Member]) -> set[Member]:
         """Those that wait in the queue or run."""
         known = [member for member in members if member.submission.ids]
-        by_slurm = [member for member in known if member.submission.backend == "slurm"]
-        states: dict[str, slurm.State] = {}
-        if by_slurm:
-            ids = [member.id for member in by_slurm]
-            states = slurm.patiently(lambda: slurm.squeue(ids), self.logger.warning)
-        active = {member for member in by_slurm if member.id in states and not states[member.id].ended}
-        return active | {
-            member
-            for member in known
-            if member.submission.backend == "local" and local.runs(int(member.id), member.submission.folder)
-        }
+        if self.backend != "slurm":
+            return {member for member in known if _runs(member)}
+        if not known:
+            return set()
+        ids = [member.id for member in known]
+        states = slurm.patiently(lambda: slurm.squeue(ids), self.logger.warning)
+        return {member for member in known if member.id in states and not states[member.id].ended}
 
     def _take_over(self, job: JobExecutorInterface, entry: Entry) -> bool:
         """Whether the job is under way, or done, by another Snakemake's hand. An outdated one is ended."""
@@ -435,9 +440,18 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         return False
 
     def _end(self, member: Member) -> None:
-        """Cancel a job that would make what nobody wants any more."""
+        """Cancel a job that would make what nobody wants any more. What is packed with it has to start again."""
+        together = {
+            other
+            for other in {*self._left.values(), *self._members, member}
+            if other.submission.folder == member.submission.folder and other.id == member.id
+        }
         self._cancel([member])
-        self._until_gone([member])
+        self._until_gone(list(together))
+        self._left = {output: other for output, other in self._left.items() if other not in together}
+        for other in together & self._members:
+            if other.number not in other.submission.outcomes():
+                self._resubmit(other, other.entry.rounds)
 
     def _until_gone(self, members: list[Member]) -> None:
         """Wait for cancelled jobs, which may take their time to save their state: no two may write the same files."""
@@ -498,10 +512,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
                 self.logger.warning(f"{error}; jobs are taken to run on until it answers")
                 return
         else:
-            states = {
-                member.id: slurm.State("RUNNING" if local.runs(int(member.id), member.submission.folder) else "FAILED")
-                for member in members
-            }
+            states = {member.id: slurm.State("RUNNING" if _runs(member) else "FAILED") for member in members}
         for member in members:
             self._judge(member, states.get(member.id))
 
@@ -563,7 +574,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         self._by_job.pop(job).close("success")
 
     def handle_job_error(self, job: JobExecutorInterface) -> None:
-        self._by_job.pop(job).close("failure")
+        if member := self._by_job.pop(job, None):  # none: it was not submitted at all
+            member.close("failure")
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """All that were submitted, also those that are just being looked at."""

@@ -144,7 +144,10 @@ class Submission:
 
     def outcomes(self) -> set[int]:
         """Numbers of the jobs that have an outcome; listing also refreshes what a network file system remembers."""
-        names = os.listdir(self.folder)
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:  # somebody cleaned up too early
+            return set()
         return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()}
 
     # ---------------------------------------------------------------------------------- what Snakemake knows
@@ -212,9 +215,10 @@ class Ledger:
         job_id = submission.id_of(number) if submission.ids else ""
         values = (time.strftime("%Y-%m-%d %H:%M:%S"), event, job_id, entry.rule, entry.wildcards)
         path = self.folder / "map.tsv"
-        if not path.exists():
-            _append(path, "\t".join(MAP))
-        _append(path, "\t".join([*values, str(submission.log(number).relative_to(self.folder))]))
+        with suppress(OSError):  # a full disk must stop no job
+            if not path.exists():
+                _append(path, "\t".join(MAP))
+            _append(path, "\t".join([*values, str(submission.log(number).relative_to(self.folder))]))
 
     def clean(self, days: float, keep_successful: bool) -> None:
         """Remove what is over: successful jobs' folders unless they are to be kept, the others' by age."""
@@ -239,4 +243,5 @@ class Ledger:
         lines = _lines(path)
         kept = [line for line in lines[1:] if (self.folder / line.rpartition("\t")[2]).parent.is_dir()]
         if len(kept) < len(lines) - 1:
-            write(path, "\n".join([lines[0], *kept, ""]))
+            with suppress(OSError):  # a full disk: next time
+                write(path, "\n".join([lines[0], *kept, ""]))

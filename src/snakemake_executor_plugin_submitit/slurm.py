@@ -39,7 +39,7 @@ INNOCENT = {"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "REVOKED"}
 PERMANENT = re.compile(
     r"invalid|unrecognized|unknown option|not permitted|not available|permission denied|access/permission|no partition"
     r"|must specify|more processors requested|memory required|memory specification|no such file|bad constraint"
-    r"|can not be satisfied|cannot be satisfied|user's group|pathname",
+    r"|allow an argument|requires an argument|is ambiguous|can ?not be satisfied|user's group|pathname",
     re.IGNORECASE,
 )
 PYTHON = shlex.quote(sys.executable)

@@ -7,10 +7,9 @@ A file is the SHA-256 of the rest, then what torch.save writes of plain containe
 import hashlib
 import io
 import os
-import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -49,10 +48,10 @@ def save(path: Path, identity: str, state: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load(path: Path, identity: str) -> dict[str, Any] | None:
+def load(path: Path, identity: str | None = None) -> dict[str, Any] | None:
     """The state saved at `path`, or None where there is none.
 
-    CheckpointError where it is torn, no checkpoint or another run's.
+    CheckpointError where it is torn, no checkpoint or, with an identity, another run's.
     """
     try:
         content = path.read_bytes()
@@ -67,18 +66,20 @@ def load(path: Path, identity: str) -> dict[str, Any] | None:
         raise CheckpointError(f"{path}: not a checkpoint ({type(error).__name__} in torch.load)") from error
     if not isinstance(saved, dict) or saved.keys() != {"identity", "state"}:
         raise CheckpointError(f"{path}: not a checkpoint (identity or state missing)")
-    if saved["identity"] != identity:
+    if identity not in (None, saved["identity"]):
         raise CheckpointError(f"{path}: foreign checkpoint (made by another spec or other code)")
     state: dict[str, Any] = saved["state"]
     return state
 
 
-def remove(folder: Path) -> None:
-    """Delete a run's checkpoint folder, and its parents where they are empty then."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for parent in folder.parents[:2]:
-        if parent.is_dir() and not any(parent.iterdir()):
-            parent.rmdir()
+def remove(path: Path) -> None:
+    """Delete a checkpoint and what interrupted saves left beside it; and the three folders around it that are empty."""
+    for leftover in path.parent.glob(".*.pt.*"):
+        leftover.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+    for folder in path.parents[:3]:
+        with suppress(OSError):  # not empty, or another run's job was faster
+            folder.rmdir()
 
 
 class StopRequest:

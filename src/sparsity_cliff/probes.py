@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsity_cliff.activations import Site
+from sparsity_cliff.parallel import ALONE, Ranks
 from sparsity_cliff.traces import HISTOGRAM_EDGES
 
 NEAR_ZERO = 1e-3  # |a| <= NEAR_ZERO x RMS(a) counts as near zero
@@ -275,6 +276,7 @@ class GradientSigns:
 
     Use as a context around the forward passes of the step, call backward, then `rows()`. Multiplying by `terms`, the
     number of examples or tokens, undoes the loss's mean, so that the numbers are per example, as in the closed forms.
+    Where ranks share the batch, each watches its part, and the rows, which all ranks must ask for, are of the whole.
     """
 
     def __init__(self, model: nn.Module, terms: int):
@@ -304,7 +306,7 @@ class GradientSigns:
     def __exit__(self, *error: object) -> None:
         self._hooks.__exit__(None, None, None)
 
-    def rows(self) -> Rows:
+    def rows(self, ranks: Ranks = ALONE) -> Rows:
         found = [
             (depth, name, sums)
             for depth, ((name, _), sums) in enumerate(zip(self._named, self._sums, strict=True))
@@ -312,7 +314,9 @@ class GradientSigns:
         ]
         if not found:
             return
-        values = (torch.stack([sums for _, _, sums in found]).cpu().double()).tolist()
+        sums_of_all = torch.stack([sums for _, _, sums in found])
+        ranks.add([sums_of_all])
+        values = sums_of_all.cpu().double().tolist()
         for (depth, name, _), (up, down, n_up, n_down) in zip(found, values, strict=True):
             scale = float(self._terms)
             if n_up:

@@ -21,6 +21,9 @@ SCHEMA_FILE = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schem
 DEFAULT = "default"  # the name of the architecture's own normalization
 #: section of the study file -> kind of registry that its entries' `function` names
 SECTIONS = {"data": "data", "activations": "activation", "normalizations": "normalization", "losses": "loss"}
+#: What takes statistics over the whole batch: normalizations, models by default, models whatever their normalization
+BATCH_NORMS = ("batch_norm", "quantile_batch_norm", "quantile_mean_batch_norm")
+BATCH_NORM_BY_DEFAULT, BATCH_NORM_ALWAYS = ("resnet",), ("mpsenet",)
 Config = dict[str, Any]
 
 
@@ -52,6 +55,8 @@ class Run:
     dataset: str
     spec: str  # canonical JSON of all that the run depends on
     code: str  # canonical JSON, module -> digest
+    processes: int  # that share each batch
+    gpus: int  # that the job asks for
 
 
 @dataclass(frozen=True)
@@ -215,6 +220,22 @@ def _requirements(where: str, architecture: Config, dataset: Config, cell: dict[
             raise StudyError(f"{where}: {model} needs {requirement}; here {used}")
 
 
+def _shareable(where: str, architecture: Config, normalization: Config, loss: Config, device: str) -> None:
+    """Processes that share a batch see a part of it each: what would train another network so is refused."""
+    processes, model = architecture["training"]["processes"], architecture["model"]["function"]
+    if processes == 1:
+        return
+    function, problem = normalization["function"], None
+    if function in BATCH_NORMS or model in BATCH_NORM_ALWAYS or (not function and model in BATCH_NORM_BY_DEFAULT):
+        problem = f"{function or model} has a batch norm, which needs the whole batch"
+    elif loss["function"] == "mpsenet" and loss["metric"]:
+        problem = "the discriminator of mpsenet learns from the whole batch"
+    elif device == "mps":
+        problem = "study.device mps has one device"
+    if problem:
+        raise StudyError(f"{where}: processes={processes} share each batch, and {problem}; valid: processes: 1")
+
+
 def _whole(value: float | None) -> int | None:
     """YAML's 1e2 is a float."""
     return None if value is None else int(value)
@@ -224,10 +245,14 @@ def _architecture(where: str, section: Config, datasets: dict[str, Config]) -> C
     """An architecture's entry, resolved: model, data, training."""
     if section["data"] not in datasets:
         raise StudyError(f"{where}.data: {_unknown(section['data'], list(datasets), 'data set')}")
+    batch_size, processes = int(section["batch_size"]), int(section.get("processes", 1))
+    if processes > batch_size:
+        raise StudyError(f"{where}.processes: {processes} is not valid; valid: at most batch_size, here {batch_size}")
     training = {
         "steps": int(section["steps"]),
-        "batch_size": int(section["batch_size"]),
+        "batch_size": batch_size,
         "microbatch": _whole(section.get("microbatch")),
+        "processes": processes,
         "precision": section.get("precision", "float32"),
         "optimizer": _entry("optimizer", f"{where}.optimizer", section["optimizer"]),
         "schedule": _entry("schedule", f"{where}.schedule", section.get("schedule", {"function": "constant"})),
@@ -372,6 +397,13 @@ def _cells(
                 "over": sections["activations"][labels["activation"]].get("over"),
             },
         )
+        _shareable(
+            f"{where}: {' · '.join(labels.values())}",
+            architectures[labels["architecture"]],
+            sections["normalizations"][labels["normalization"]],
+            sections["losses"][labels["loss"]],
+            config["study"].get("device", "auto"),
+        )
         for seeds in blocks:
             yield labels, seeds
 
@@ -415,12 +447,15 @@ def _run(
         labels["data"],
     ]
     name = ".".join([*(part for part in parts if part != DEFAULT), _block_of(seeds)])
+    processes = architecture["training"]["processes"]
     return Run(
         id=name,
         seeds=seeds,
         dataset=architecture["data"],
         spec=canonical(spec),
         code=_code(_functions(spec)),
+        processes=processes,
+        gpus=processes if spec["device"] == "cuda" else 0,
         **labels,
     )
 

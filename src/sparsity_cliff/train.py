@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsity_cliff import checkpoint, probes, registry, traces
+from sparsity_cliff import checkpoint, parallel, probes, registry, traces
 from sparsity_cliff.activations import Site
 from sparsity_cliff.data.layouts import Batch, Dataset, Tokens, load
 from sparsity_cliff.seeds import derive, generator, random_state, set_random_state
@@ -155,8 +156,15 @@ class Progress:
 # ------------------------------------------------------------------------------------------------- training
 
 
+class Wish(IntEnum):
+    GO_ON = 0
+    SAVE = 1
+    STOP = 2  # once it has saved
+
+
 class Job:
-    """What the loop needs of its surroundings: a place for its state, a log, a clock, and word that it should stop."""
+    """What the loop needs of its surroundings: a place for its state, a log, a clock, word that it should stop, and the
+    other processes of the run. Only rank 0 of these writes and tells."""
 
     def __init__(
         self,
@@ -164,12 +172,18 @@ class Job:
         identity: str,
         log: Callable[[str], None] = print,
         save_every: float = 60.0,  # seconds
+        keep: bool = False,
+        ranks: parallel.Ranks = parallel.ALONE,
     ):
-        self.log, self.stop = log, checkpoint.StopRequest()
+        self.ranks = ranks
+        self.first = self.ranks.rank == 0
+        self.log: Callable[[str], None] = log if self.first else lambda text: None
+        self.stop = checkpoint.StopRequest()
         self.seconds: dict[str, float] = defaultdict(float)
         self.done: list[Spec] = []  # finished seeds
-        self._path, self._identity, self._save_every = checkpoint_path, identity, save_every
+        self._path, self._identity, self._save_every, self._keep = checkpoint_path, identity, save_every, keep
         self._saved = time.monotonic()
+        self._troubled = False  # the last save failed, and was told
 
     @contextmanager
     def clock(self, part: str) -> Iterator[None]:
@@ -180,16 +194,40 @@ class Job:
             self.seconds[part] += time.perf_counter() - start
 
     @property
-    def save_is_due(self) -> bool:
-        return bool(self.stop) or time.monotonic() - self._saved >= self._save_every
-
-    def save(self, current: Spec) -> None:
-        with self.clock("saving"):
-            checkpoint.save(self._path, self._identity, {"done": self.done, "current": current})
-            self._saved = time.monotonic()
+    def wish(self) -> Wish:
         if self.stop:
+            return Wish.STOP
+        return Wish.SAVE if time.monotonic() - self._saved >= self._save_every else Wish.GO_ON
+
+    def save(self, current: Spec, stop: bool) -> None:
+        """Save the state; with `stop`, end the process then. A save that fails is an error only where it is the last:
+        training goes on with the checkpoint of before."""
+        with self.clock("saving"):
+            self._saved = time.monotonic()
+            try:
+                if self.first:
+                    checkpoint.save(self._path, self._identity, {"done": self.done, "current": current})
+                self._troubled = False
+            except OSError as error:
+                problem = f"{self._path}: state not saved ({error.strerror or error})"
+                if stop:
+                    raise checkpoint.CheckpointError(f"{problem}, though asked to stop") from error
+                if not self._troubled:
+                    self.log(f"{problem}; training goes on, and what was saved before is there")
+                self._troubled = True
+        if stop:
             self.log(f"asked to stop: state saved in {self._path}")
             raise checkpoint.Interrupted
+
+    def keep(self, seed: int, final: Spec) -> None:
+        """Keep the final state of a seed, where the study wants that, under a name that no run resumes from."""
+        path = self._path.with_name(f"seed-{seed}.pt")
+        if self._keep and self.first:
+            try:
+                with self.clock("saving"):
+                    checkpoint.save(path, self._identity, final)
+            except OSError as error:
+                raise checkpoint.CheckpointError(f"{path}: final state not kept ({error.strerror or error})") from error
 
     def resume(self) -> Spec | None:
         """The state of the seed that was under way, if any; `done` then holds the seeds before it."""
@@ -208,8 +246,10 @@ class Job:
 def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, job: Job, resume: Spec | None) -> Spec:
     """Train the seed at `position` of the run's block. Returns {facts, status}.
 
-    status: "finished", or "diverged at step N", N being the first step whose loss was not finite.
+    status: "finished", or "diverged at step N", N being the first step whose loss was not finite. facts: of rank 0, the
+    only one that measures.
     """
+    ranks = job.ranks
     seed, training, steps = spec["seeds"][position], spec["training"], spec["training"]["steps"]
     measured = set(probes.schedule(steps, spec["probes"]["every"]))
     gradients = "gradients" in spec["probes"]["measure"]
@@ -227,7 +267,8 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
     optimizers = make("optimizer", training["optimizer"], model)
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["initial_lr"] = group["lr"]
-    torch.manual_seed(derive(seed, "noise"))
+    torch.manual_seed(derive(seed, f"noise/{ranks.rank}" if ranks.rank else "noise"))
+    parallel.check(ranks, min(training["batch_size"], data.examples), model, loss_of)
 
     # resume
     first, facts, losses, status = 0, [], [], "finished"
@@ -237,14 +278,14 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
         for optimizer, state in zip(optimizers, resume["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         loss_of.load_state_dict(resume["loss"])
-        set_random_state(device, resume["random"])
+        set_random_state(device, resume["random"][ranks.rank])
     pending: list[Tensor] = []  # losses of the latest steps, still on the device
     tell = Progress(job.log, spec["seeds"], steps)
 
     for step in range(first, steps + 1):
         # check: bring the losses back, all at once
-        save = job.save_is_due  # asked once a step: a signal may arrive between two looks
-        if pending and (step in measured or len(pending) >= CHECK_EVERY or save):
+        wish = ranks.highest(job.wish)  # asked once a step: a signal may arrive between two looks
+        if pending and (step in measured or len(pending) >= CHECK_EVERY or wish):
             losses += torch.stack(pending).tolist()
             broken = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
             if broken is not None:
@@ -254,18 +295,16 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
             tell(position, step, losses[-1])
 
         # save: before measuring, which a resumed run does again
-        if save:
-            current = {"step": step, "facts": facts, "losses": losses, "model": model.state_dict()}
-            current |= {"optimizers": [optimizer.state_dict() for optimizer in optimizers]}
-            current |= {"loss": loss_of.state_dict(), "random": random_state(device)}
-            job.save(current)
+        if wish:
+            current = {"step": step, "facts": facts, "losses": losses, "random": ranks.all_of(random_state(device))}
+            job.save(current | state_of(model, optimizers, loss_of), stop=wish == Wish.STOP)
 
         # measure
         if step in measured:
             with job.clock("probes"):
                 if losses:
                     facts.append((seed, step, "train", None, None, "loss", sum(losses) / len(losses)))
-                rows = measure(spec, model, loss_of, data, initial, autocast, step)
+                rows = measure(spec, model, loss_of, data, initial, autocast, step) if job.first else []
                 facts += [(seed, step, *row) for row in rows]
                 losses = []
         if step == steps:
@@ -277,26 +316,34 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["initial_lr"] * factor(step, steps)
 
-        # step: in parts, where the batch is too large for the device; their gradients add up
+        # step: in parts, where there are other ranks or the batch is too large for the device; their gradients add up
         x, y = batches(step)
         signs = probes.GradientSigns(model, terms(y)) if gradients and step in measured else None
         total = torch.zeros((), device=device)
-        count = math.ceil(len(x) / (training["microbatch"] or len(x)))
+        count = ranks.size * math.ceil(len(x) / ranks.size / (training["microbatch"] or len(x)))
+        parts = list(zip(x.tensor_split(count), y.tensor_split(count), strict=True))
         with signs or nullcontext():
-            for inputs, targets in zip(x.tensor_split(count), y.tensor_split(count), strict=True):
+            for inputs, targets in ranks.share(parts):
                 with autocast():
                     outputs = model(inputs).float()
                 loss = loss_of(outputs, targets) * (len(inputs) / len(x))
                 loss.backward()
                 total += loss.detach()
+        ranks.add([total, *(p.grad for p in model.parameters() if p.grad is not None)])
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
         pending.append(total)
         if signs:
-            facts += [(seed, step, *row) for row in signs.rows()]
+            facts += [(seed, step, *row) for row in signs.rows(ranks)]
 
+    job.keep(seed, {"spec": spec, "seed": seed, "status": status, **state_of(model, optimizers, loss_of)})
     return {"facts": facts, "status": status}
+
+
+def state_of(model: nn.Module, optimizers: list[torch.optim.Optimizer], loss_of: nn.Module) -> Spec:
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    return {"model": model.state_dict(), "optimizers": states, "loss": loss_of.state_dict()}
 
 
 def terms(targets: Tensor) -> int:
@@ -319,23 +366,62 @@ def train_run(
     output: str | Path,
     threads: int = 1,
     started: float | None = None,
+    every_seconds: float = 60,
+    keep: bool = False,
 ) -> None:
     """Train every seed of a run and write its trace to `output`; lines of progress go to standard output.
 
-    spec, code: canonical JSON of the run table. data: file of the data stage. started: when the process began
-    (time.time()), for the account of seconds. Raises checkpoint.Interrupted once a requested stop has saved.
+    spec, code: canonical JSON of the run table. data: file of the data stage. threads: of all its processes. started:
+    when the job began (time.time()), for the account of seconds. every_seconds: between checkpoints, 0 for one at every
+    step. keep: whether the final state of each seed stays, at checkpoints/<run>/<digest>/seed-<seed>.pt:
+
+        state = checkpoint.load(path)
+        model = build(state["spec"], data.layouts.load(data_file), state["seed"])
+        model.load_state_dict(state["model"])
+
+    Nothing resumes from that: a finished run that is made to train again starts afresh.
+
+    Raises checkpoint.Interrupted once a requested stop has saved. TraceError where the trace cannot be written.
     """
+    training, device = json.loads(spec)["training"], pick_device(json.loads(spec)["device"])
+    arguments: Spec = {
+        "run": run,
+        "spec": spec,
+        "code": code,
+        "data": str(data),
+        "output": str(output),
+        "threads": threads,
+    }
+    arguments |= {"started": started or time.time(), "every_seconds": float(every_seconds), "keep": keep}
+    if training["processes"] > 1:
+        parallel.launch(training["processes"], device, arguments)
+    else:
+        train_here(**arguments, device=device)
+
+
+def train_here(
+    run: str,
+    spec: str,
+    code: str,
+    data: str,
+    output: str,
+    threads: int,
+    started: float,
+    every_seconds: float,
+    keep: bool,
+    device: torch.device,
+    ranks: parallel.Ranks = parallel.ALONE,
+) -> None:
+    """train_run in this process: the whole run, or one rank of it."""
     importlib.import_module("torch._dynamo")  # as the first optimizer would; here it counts as what it is, an import
     gc.enable()  # off in a job until all is imported
-    job_began = time.time()
     torch.set_num_threads(threads)
-    output, plan = Path(output), json.loads(spec)
-    device = pick_device(plan["device"])
+    plan = json.loads(spec)
     identity = hashlib.sha256(f"{spec}\n{code}".encode()).hexdigest()
-    folder = output.parent.parent / "checkpoints" / run / identity[:16]
-    job = Job(folder / "state.pt", identity, log=lambda text: print(f"{run}  {text}", flush=True))
+    path = Path(output).parent.parent / "checkpoints" / run / identity[:16] / "state.pt"
+    job = Job(path, identity, lambda text: print(f"{run}  {text}", flush=True), every_seconds, keep, ranks)
     seconds = job.seconds
-    seconds["import"] = job_began - (started or job_began)
+    seconds["import"] = time.time() - started
     with job.stop.listening():
         # train
         with job.clock("data"):
@@ -347,17 +433,22 @@ def train_run(
                 job.log(f"seed {plan['seeds'][position]}: {job.done[-1]['status']}")
                 current = None
         seconds["training"] = seconds.pop("seeds") - sum(seconds[part] for part in ("probes", "saving"))
+        if not job.first:
+            return
 
         # write
-        seconds |= {"wall": time.time() - (started or job_began), "cpu": time.process_time()}
+        seconds |= {"wall": time.time() - started, "cpu": time.process_time()}
         status = {str(seed): done["status"] for seed, done in zip(plan["seeds"], job.done, strict=True)}
         about = {"run": run, "spec": spec, "code": json.loads(code), "status": status, "seconds": seconds}
         about |= {"device": describe(device), "threads": threads, "versions": traces.versions()}
         labels = {key: plan[key]["name"] for key in ("architecture", "activation", "loss", "normalization")}
         labels |= {"run": run, "data": plan["data"]["axis"]}
         facts = [traces.Fact(*fact) for done in job.done for fact in done["facts"]]
-        traces.write(output, labels, facts, about)
-    checkpoint.remove(folder)
+        try:
+            traces.write(output, labels, facts, about)
+        except OSError as error:
+            raise traces.TraceError(f"{output}: trace not written ({error}); the next attempt resumes") from error
+    checkpoint.remove(path)
 
 
 def describe(device: torch.device) -> str:

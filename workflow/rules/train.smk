@@ -9,7 +9,9 @@ rule train:
         f"{RESULTS}/logs/train/{{run}}.log",
     conda:
         "../../envs/train.yaml"
-    threads: 1
+    threads: lambda wildcards: STUDY.runs[wildcards.run].processes
+    resources:
+        gpu=lambda wildcards: STUDY.runs[wildcards.run].gpus,  # device auto: --set-resources train:gpu=1
     params:
         spec=lambda wildcards: STUDY.runs[wildcards.run].spec,
         code=lambda wildcards: STUDY.runs[wildcards.run].code,

@@ -8,8 +8,13 @@ from sparsity_cliff.job import logged
 os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
 started = time.time() - time.process_time()  # of this process
 with logged(snakemake.log[0]):
+    if snakemake.resources.get("gpu", 0):
+        from snakemake_executor_plugin_submitit.devices import claim
+
+        claim(snakemake.resources.gpu, per_device=int(snakemake.config["study"].get("jobs_per_gpu", 1)))
     from sparsity_cliff.train import train_run
 
     run, params, files = snakemake.wildcards.run, snakemake.params, (snakemake.input[0], snakemake.output[0])
-    train_run(run, params.spec, params.code, *files, threads=snakemake.threads, started=started)
+    how = {"threads": snakemake.threads, "started": started, **snakemake.config.get("checkpoints", {})}
+    train_run(run, params.spec, params.code, *files, **how)
 os._exit(0)  # all is written; taking torch down in order would cost another half second
