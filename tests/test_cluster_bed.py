@@ -132,7 +132,7 @@ def test_a_job_of_high_priority_takes_the_place_of_a_low_one_after_its_signal(sl
 
 
 def test_what_takes_more_memory_than_it_asked_for_is_killed(slurm_factory: Start) -> None:
-    slurm = slurm_factory(nodes=1, memory_limits=True)
+    slurm = slurm_factory(nodes=1, memory_mb=2000, memory_limits=True)
     slurm.submit(f"{sys.executable} -c 'import time; x = bytearray(300 << 20); time.sleep(60)'", "--mem=100")
     waiting = slurm.submit("true", "--mem=1950")
     slurm.wait(lambda: slurm.states()[0] in ("FAILED", "OUT_OF_MEMORY"))

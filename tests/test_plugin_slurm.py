@@ -318,6 +318,17 @@ rule all:
     assert (flow.folder / ".snakemake/submitit" / rows[1].split("\t")[5]).exists()
 
 
+def test_a_job_that_uses_more_memory_than_it_asked_for_is_reported_as_out_of_memory(
+    slurm_factory: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    cluster = slurm_factory(memory_limits=True)
+    command = "python3 -c 'import time; held = bytearray(900 * 2**20); time.sleep(60)' # "
+    snakefile = SHORT.replace('shell: "', f'resources: mem_mb=500\n    shell: "{command}')
+    output = Flow(tmp_path / "flow", snakefile, cluster).run("--config", "jobs=1", check=False)
+    assert "rule work, i=0: OUT_OF_MEMORY" in output
+    assert "out of memory: it used more than it asked for; raise mem_mb" in output
+
+
 def command_of(flow: Flow, name: str) -> psutil.Process:
     """The process of a job's own command."""
     found = [p for p in psutil.process_iter(["cmdline", "cwd"]) if p.info["cwd"] == str(flow.folder)]

@@ -339,7 +339,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             timeout_min=allocation.minutes or YEAR,
             signal_delay_s=self.settings.signal_delay,
             stderr_to_stdout=True,
-            setup=[f"unset {' '.join(names)}"] if (names := slurm.outer_variables()) else [],
+            setup=["trap '' INT HUP"],  # Ctrl-C at a terminal reaches all; who ends jobs, and how, is our matter
         )
         return " ".join(
             str(executor.submit(Runner(submission.folder, number)).job_id)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def key(job: Any) -> str:
             sorted(part.wildcards_dict.items()),
             [str(file) for file in part.output],
             [_stamp(str(file)) for file in part.input],
-            [repr(value) for value in part.params if _is_plain(value)],
+            [_text(value) for value in part.params if _is_plain(value)],
             part.rule.shellcmd,
             part.rule.run_func_src if not part.rule.shellcmd else None,
             [_script(part, text) for text in (part.rule.script, part.rule.notebook) if text],
@@ -58,7 +59,20 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | complex | bytes)
 
 
+def _text(value: Any) -> str:
+    """A repr that is the same in every process: that of a set is not."""
+    if isinstance(value, set | frozenset):
+        return f"{type(value).__name__}({sorted(map(_text, value))})"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__}({list(map(_text, value))})"
+    if isinstance(value, dict):
+        return f"dict({[(_text(key), _text(item)) for key, item in value.items()]})"
+    return repr(value)
+
+
 def _script(part: Any, text: str) -> list[Any]:
+    with suppress(AttributeError, IndexError, KeyError):  # as Snakemake does, or no such thing is meant
+        text = text.format(wildcards=part.wildcards, params=part.params)
     path = Path(part.rule.basedir.join(text).get_path_or_uri(secret_free=True)) if part.rule.basedir else Path(text)
     return [
         text,

@@ -101,11 +101,14 @@ class Submission:
 
     def note_id(self, base: str) -> None:
         """Keep the id that the submission got: an array's, whose tasks are base_0, base_1, ..., or one per process."""
+        self.take_id(base)
+        with suppress(OSError):  # a full disk; a new Snakemake would ask SLURM for the job's name
+            write(self.folder / "id", base)
+
+    def take_id(self, base: str) -> None:
         self.ids = base.split()
         if self.backend == "slurm" and len(self.allocations) > 1:
             self.ids = [f"{base}_{task}" for task in range(len(self.allocations))]
-        with suppress(OSError):  # a full disk; a new Snakemake would ask SLURM for the job's name
-            write(self.folder / "id", base)
 
     def id_of(self, number: int) -> str:
         """The id of the allocation that runs a job."""
@@ -167,7 +170,7 @@ def read(folder: Path) -> Submission:
     entries = [Entry(**entry) for entry in content.pop("entries")]
     submission = Submission(folder=folder, entries=entries, **content)
     if base := "".join(_lines(folder / "id")):
-        submission.note_id(base)
+        submission.take_id(base)
     return submission
 
 
@@ -191,9 +194,16 @@ class Ledger:
             raise LedgerError(f"{folder}: in use by another Snakemake ({holder}); wait for it or end it") from error
         except OSError:
             pass  # a file system without locks: as safe as Snakemake's own --nolock
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self._lock.flush()
+        try:
+            self._lock.truncate(0)
+            self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            self._lock.flush()
+        except OSError as error:
+            with suppress(OSError):
+                self._lock.close()
+            raise LedgerError(
+                f"{folder}: cannot write there ({error.strerror}); jobs and their logs need it"
+            ) from error
 
     def release(self) -> None:
         self._lock.close()

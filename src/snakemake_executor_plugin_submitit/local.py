@@ -34,7 +34,8 @@ def end(pids: Iterable[int]) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
             trees += [process, *process.children(recursive=True)]
-            process.terminate()
+            for each in (process, *process.children()):  # a shell, and submitit's process within, which passes it on
+                each.terminate()
     for process in psutil.wait_procs(trees, timeout=GRACE)[1]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

@@ -41,6 +41,7 @@ class Runner:
 
     def __init__(self, folder: Path, allocation: int | None = None):
         self.folder, self.allocation = folder, allocation
+        self.devices = os.environ.get("CUDA_VISIBLE_DEVICES")  # where it was made: submitit empties it for local jobs
 
     def checkpoint(self) -> DelayedSubmission:
         """submitit's protocol: what to run after the requeue."""
@@ -48,6 +49,11 @@ class Runner:
 
     def __call__(self) -> None:
         submission = ledger.read(self.folder)
+        if submission.backend == "local":
+            for name in [*slurm.outer_variables(), "CUDA_VISIBLE_DEVICES"]:
+                os.environ.pop(name, None)
+            if self.devices is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = self.devices
         number = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0)) if self.allocation is None else self.allocation
         Allocation(submission, number).run()
 

@@ -38,7 +38,7 @@ INNOCENT = {"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "REVOKED"}
 #: sbatch's complaints that will not pass; all others may.
 PERMANENT = re.compile(
     r"invalid|unrecognized|unknown option|not permitted|not available|permission denied|access/permission|no partition"
-    r"|must specify|more processors requested|memory required|memory specification|no such file|bad constraint"
+    r"|must specify|more processors requested|memory required|memory specification|bad constraint"
     r"|allow an argument|requires an argument|is ambiguous|can ?not be satisfied|user's group|pathname",
     re.IGNORECASE,
 )
@@ -128,7 +128,7 @@ def submit(
             return action()
         except (FailedJobError, FailedSubmissionError) as error:
             complaint = _one_line(str(error))
-        if PERMANENT.search(complaint) or trial == retries:
+        if PERMANENT.search(complaint):
             raise SlurmError(complaint)
         pause = min(60.0, 2.0**trial) * random.uniform(0.5, 1.5)
         tell(f"sbatch failed ({complaint}); trying again in {pause:.0f} s, {retries - trial} more times")
@@ -140,7 +140,7 @@ def submit(
         else:
             if found:
                 return found
-    raise AssertionError  # the last trial returned or raised
+    raise SlurmError(complaint)
 
 
 def find(name: str) -> str | None:
