@@ -5,7 +5,7 @@ STUDY ?= config.yaml
 BIN := .venv/bin
 SNAKEMAKE = $(BIN)/snakemake --configfile $(STUDY) --cores $(CORES) --workflow-profile workflow/profiles/local
 
-.PHONY: sweep unlock figures report runs test slurm check lint types format benchmark clean
+.PHONY: sweep unlock figures report runs test test-large slurm check lint types format benchmark clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/installed  ## run the study (STUDY=file) to its tables and figures
@@ -29,6 +29,9 @@ WORKERS ?= $(shell expr $(CORES) + 1)
 
 test: .venv/installed slurm  ## the whole suite, with linters and types
 	$(BIN)/pytest -n $(WORKERS)
+
+test-large: .venv/installed slurm  ## what the whole suite has in small, in large: 300 jobs on SLURM
+	$(BIN)/pytest -m large -s
 
 slurm:  ## a SLURM for its tests, where there is none and it can be had without a question
 	@tests/install_slurm.sh
