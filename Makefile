@@ -28,7 +28,7 @@ runs: .venv/installed  ## the run table, and why each run would train
 WORKERS ?= $(shell expr $(CORES) + 1)
 
 test: .venv/installed slurm  ## the whole suite, with linters and types
-	$(BIN)/pytest -n $(WORKERS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 test-large: .venv/installed slurm  ## what the whole suite has in small, in large: 300 jobs on SLURM
 	$(BIN)/pytest -m large -s
