@@ -484,7 +484,7 @@ class Keeping(Job):
 
     kept: bytes
 
-    def save(self, current: dict[str, Any]) -> None:
+    def save(self, current: dict[str, Any], stop: bool) -> None:
         if current["step"] == 2:
             buffer = io.BytesIO()
             torch.save(current, buffer)

@@ -117,7 +117,7 @@ def test_what_is_read_from_source_is_what_importing_gives(kind: str) -> None:
 
 MISTAKES: list[tuple[str, str, str, str]] = [
     # what, old text of the smoke study, new text, what the line must say
-    ("unknown section", "probes:\n", "probs:\n", "probs: unknown key 'probs' (did you mean probes?); valid: study, data"),
+    ("unknown section", "probes:\n", "probs:\n", "probs: unknown key 'probs' (did you mean probes?); valid: study, checkpoints, data"),
     ("unknown key of the study", "  seeds: [0-1]", "  sedes: [0-1]", "study.sedes: unknown key 'sedes' (did you mean seeds?)"),
     ("unknown key of an architecture", "    steps: 20", "    step: 20", "architectures.mlp.step: unknown key 'step'"),
     ("unknown option of a model", "width: 16, depth: 2", "widht: 16, depth: 2",

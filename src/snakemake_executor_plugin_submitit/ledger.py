@@ -191,6 +191,7 @@ class Ledger:
         except BlockingIOError as error:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "another process"
+            self._lock.close()
             raise LedgerError(f"{folder}: in use by another Snakemake ({holder}); wait for it or end it") from error
         except OSError:
             pass  # a file system without locks: as safe as Snakemake's own --nolock
