@@ -42,10 +42,7 @@ def claim(count: int, per_device: int = 1, log: Callable[[str], None] = print) -
     if count > len(on_offer):
         known = f": {', '.join(on_offer)}" if on_offer else " (CUDA_VISIBLE_DEVICES is unset or empty)"
         raise DeviceError(f"{count} GPUs asked for, and this machine offers {len(on_offer)}{known}")
-    folder, scope = (
-        _folder(),
-        f"job-{os.environ['SLURM_JOB_ID']}." if _given_by_slurm() else "",
-    )
+    folder, scope = _folder(), f"job-{os.environ['SLURM_JOB_ID']}." if _given_by_slurm() else ""
     slots = [(device, folder / f"{scope}{device}.{slot}") for slot in range(per_device) for device in on_offer]
     taken: list[str] = []
 
@@ -85,10 +82,7 @@ def _visible() -> list[str] | None:
         return None
     names: list[str] = []
     for name in (part.strip() for part in text.split(",")):
-        if name in (
-            "-1",
-            "NoDevFiles",
-        ):  # CUDA ignores what follows; the second is SLURM's word for none
+        if name in ("-1", "NoDevFiles"):  # CUDA ignores what follows; the second is SLURM's word for none
             break
         if name and name not in names:
             names.append(name)

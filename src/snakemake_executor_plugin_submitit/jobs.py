@@ -74,10 +74,7 @@ def _script(part: Any, text: str) -> list[Any]:
     with suppress(AttributeError, IndexError, KeyError):  # as Snakemake does, or no such thing is meant
         text = text.format(wildcards=part.wildcards, params=part.params)
     path = Path(part.rule.basedir.join(text).get_path_or_uri(secret_free=True)) if part.rule.basedir else Path(text)
-    return [
-        text,
-        hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None,
-    ]
+    return [text, hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None]
 
 
 def log_tail(job: Any, log: Path) -> tuple[Path, list[str]]:

@@ -6,10 +6,7 @@ from typing import Any
 from snakemake_executor_plugin_submitit import jobs, slurm
 
 #: slurmd's and the kernel's words for a job that used more memory than it asked for.
-MEMORY = re.compile(
-    r"oom[-_ ]?kill|out of memory|exceeded (job |step )?memory limit|exceeded memory",
-    re.IGNORECASE,
-)
+MEMORY = re.compile(r"oom[-_ ]?kill|out of memory|exceeded (job |step )?memory limit|exceeded memory", re.IGNORECASE)
 
 
 def failure(member: Any, state: slurm.State | None, outcome: dict[str, Any]) -> str:

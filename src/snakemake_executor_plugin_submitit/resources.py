@@ -299,7 +299,7 @@ def allocation(rule: str, threads: int, resources: Mapping[str, object], declare
         return ResourceError(f"rule {rule}: {one} and {other} contradict each other; {advice}")
 
     gpus, gres = values.get("gpu", 0), values.get("gres")
-    pack, mode, nodes = (values.get("pack", 1), values.get("pack_mode"), values.get("nodes", 1))
+    pack, mode, nodes = values.get("pack", 1), values.get("pack_mode"), values.get("nodes", 1)
     cpus = values.get("cpus_per_task")
     if cpus and str(threads) != TBD and threads > cpus:
         raise contradict(f"threads={threads}", f"cpus_per_task={cpus}", "a job cannot use more CPUs than it has")

@@ -64,10 +64,7 @@ class Allocation:
     def __init__(self, submission: ledger.Submission, number: int):
         self.submission, self.jobs = submission, submission.allocations[number]
         self.round = submission.start(number, job_id())
-        self.about = {
-            "id": job_id(),
-            "node": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
-        }
+        self.about = {"id": job_id(), "node": os.environ.get("SLURMD_NODENAME", socket.gethostname())}
         self.signals: list[int] = []
         self.running: dict[int, subprocess.Popen[bytes]] = {}
         self.asked: set[int] = set()  # jobs whose commands were told to save and stop
@@ -128,11 +125,7 @@ class Allocation:
         with open(self.submission.log(job), "ab") as log:
             command = ["sh", str(self.submission.script(job))]
             self.running[job] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
             )
 
     def _pass_on(self, received: int) -> None:
@@ -141,10 +134,7 @@ class Allocation:
             if received == signal.SIGUSR2:
                 commands = [process for process in commands if catches_sigterm(process)]
                 if not commands:
-                    print(
-                        f"job {job}: its command does not catch SIGTERM, so it runs on",
-                        flush=True,
-                    )
+                    print(f"job {job}: its command does not catch SIGTERM, so it runs on", flush=True)
                     continue
                 self.asked.add(job)
             print(f"job {job}: SIGTERM to {len(commands)} of its commands", flush=True)
@@ -181,16 +171,10 @@ class Allocation:
         rounds = self.round + max(self.submission.entries[job].rounds for job in left)
         outcome = {"outcome": "come back", "rounds": rounds}
         if not self.submission.requeue:
-            outcome = {
-                "outcome": "failure",
-                "reason": "stopped before its end, and requeue is off",
-            }
+            outcome = {"outcome": "failure", "reason": "stopped before its end, and requeue is off"}
         elif rounds > self.submission.requeue_limit:
             limit = self.submission.requeue_limit
-            outcome = {
-                "outcome": "failure",
-                "reason": f"not finished after {rounds} rounds (requeue limit {limit})",
-            }
+            outcome = {"outcome": "failure", "reason": f"not finished after {rounds} rounds (requeue limit {limit})"}
         elif self.submission.backend == "slurm":
             try:
                 requeue(signal.SIGUSR2, None)  # ends the process

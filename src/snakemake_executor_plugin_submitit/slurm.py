@@ -20,12 +20,8 @@ Answer = TypeVar("Answer")
 
 #: Variables that an allocation sets for what runs inside it, or that change the meaning of a command of SLURM's.
 OUTER = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCANCEL|SCONTROL|PMI|PMI2|PMIX)_\w+$")
-KEPT = (
-    "SLURM_CONF",
-    "SLURM_CONF_SERVER",
-    "SLURM_JWT",
-    "SLURM_CLUSTERS",
-)  # where SLURM is and who asks
+#: Where SLURM is, and who asks.
+KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS")
 
 #: A job in one of these states will not run again unless somebody asks for it.
 ENDED = {
@@ -74,12 +70,7 @@ def call(*command: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not (OUTER.match(name) and name not in KEPT)}
     try:
         done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=ANSWER_WITHIN,
-            env=environment,
-            stdin=subprocess.DEVNULL,
+            command, capture_output=True, text=True, timeout=ANSWER_WITHIN, env=environment, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired as error:
         raise SlurmError(f"{command[0]} did not answer within {ANSWER_WITHIN:.0f} s") from error
@@ -187,12 +178,7 @@ def squeue(ids: Sequence[str]) -> dict[str, State]:
     for chunk in _bases(ids):
         try:
             answer = call(
-                "squeue",
-                "--noheader",
-                "--states=all",
-                "--array",
-                f"--jobs={','.join(chunk)}",
-                "--format=%i|%T|%N|%r",
+                "squeue", "--noheader", "--states=all", "--array", f"--jobs={','.join(chunk)}", "--format=%i|%T|%N|%r"
             )
         except SlurmError as error:
             if "Invalid job id" not in str(error):

@@ -110,11 +110,8 @@ def launch(size: int, device: torch.device, arguments: dict[str, Any]) -> None:
                 processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, text=True))
                 _tell(processes[-1], task)
             told = False
-            while None in (ended := [process.poll() for process in processes]) and not set(ended) - {
-                None,
-                0,
-                COME_BACK,
-            }:
+            good = {None, 0, COME_BACK}
+            while None in (ended := [process.poll() for process in processes]) and not set(ended) - good:
                 if stop and not told:
                     told = True
                     for process in processes:

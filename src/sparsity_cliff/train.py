@@ -384,15 +384,9 @@ def train_run(
     Raises checkpoint.Interrupted once a requested stop has saved. TraceError where the trace cannot be written.
     """
     training, device = json.loads(spec)["training"], pick_device(json.loads(spec)["device"])
-    arguments: Spec = {
-        "run": run,
-        "spec": spec,
-        "code": code,
-        "data": str(data),
-        "output": str(output),
-        "threads": threads,
-    }
-    arguments |= {"started": started or time.time(), "every_seconds": float(every_seconds), "keep": keep}
+    arguments: Spec = {"run": run, "spec": spec, "code": code, "data": str(data), "output": str(output)}
+    arguments |= {"threads": threads, "started": started or time.time()}
+    arguments |= {"every_seconds": float(every_seconds), "keep": keep}
     if training["processes"] > 1:
         parallel.launch(training["processes"], device, arguments)
     else:
