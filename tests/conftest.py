@@ -1,6 +1,13 @@
-"""Fixtures for all tests, and their order."""
+"""Fixtures for all tests, their order and their surroundings."""
+
+import os
+import signal
 
 import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # workers are as many as cores: threads would only wait for each other
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or no command of a test would hear a Ctrl-C
 
 pytest_plugins = ["cluster", "sweeps"]
 
