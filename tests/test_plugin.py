@@ -463,6 +463,8 @@ def test_ranges_of_tasks_are_expanded_as_far_as_they_are_asked_for() -> None:
     assert slurm._expand("12_[3-5%2]", wanted) == ["12_3", "12_4", "12_5"]
     assert slurm._expand("12_[0,2-3,7-9%1]", wanted) == ["12_0", "12_2", "12_3", "12_7"]
     assert slurm._expand("12_1", wanted) == ["12_1"]
+    for beyond_us in ("12_[1,3,...]", "12_[1,3,...%2]", "12_[0-6:2]"):
+        assert sorted(slurm._expand(beyond_us, wanted)) == sorted(wanted - {"13"})
     assert slurm._expand("13", wanted) == ["13"]
     assert slurm._expand("12", wanted) == []
 

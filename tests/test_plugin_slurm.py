@@ -18,6 +18,7 @@ from flows import Flow
 from snakemake.common.tests import TestWorkflowsLocalStorageBase
 
 from snakemake_executor_plugin_submitit import ExecutorSettings
+from snakemake_executor_plugin_submitit import slurm as states
 
 SHORT = """
 rule all:
@@ -148,7 +149,7 @@ def test_packed_jobs_run_side_by_side_each_with_its_own_end_and_log(slurm: Clust
 # ------------------------------------------------------------------------------------------ many
 
 
-@pytest.mark.parametrize(("jobs", "at_once"), [(60, 20), pytest.param(300, 50, marks=pytest.mark.large)])
+@pytest.mark.parametrize(("jobs", "at_once"), [(40, 15), pytest.param(300, 50, marks=pytest.mark.large)])
 def test_many_jobs_run_once_each_with_few_calls(
     slurm_factory: Callable[..., Cluster], tmp_path: Path, jobs: int, at_once: int
 ) -> None:
@@ -550,6 +551,23 @@ def test_an_outage_of_the_status_command_fails_no_job(
     output = flow.run("--config", "jobs=2", "seconds=8")
     assert "jobs are taken to run on until it answers" in output
     assert len(flow.outputs()) == 2
+
+
+def test_each_task_of_an_array_is_known_where_slurm_cuts_its_list_short(
+    slurm_accounting: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sacct says 1_[1,3,5-8,10,...%1] of what waits, in so many characters and no more."""
+    tasks = [task for task in range(400) if task % 7 not in (2, 4)]
+    base = slurm_accounting.submit("sleep 100", f"--array={','.join(map(str, tasks))}%1")
+    for name, value in slurm_accounting.environment.items():
+        monkeypatch.setenv(name, value)
+    wanted = {f"{base}_{task}" for task in tasks}
+    for ask in (states.squeue, states.sacct):
+        slurm_accounting.wait(lambda ask=ask: ask(sorted(wanted)).get(f"{base}_0", states.State("")).name == "RUNNING")
+        answer = ask(sorted(wanted))
+        assert answer.keys() == wanted
+        assert Counter(state.name for state in answer.values()) == {"RUNNING": 1, "PENDING": len(tasks) - 1}
+    assert "..." in slurm_accounting.run("sacct", f"--jobs={base}", "--parsable2", "--format=JobID")
 
 
 def test_jobs_of_unknown_state_are_not_taken_for_successful(slurm: Cluster, tmp_path: Path) -> None:

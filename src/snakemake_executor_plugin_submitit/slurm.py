@@ -162,7 +162,9 @@ def _bases(ids: Iterable[str]) -> list[list[str]]:
 
 
 def _expand(job_id: str, wanted: set[str]) -> list[str]:
-    """12_[3-5%2] -> 12_3, 12_4, 12_5, as far as wanted."""
+    """12_[3-5%2] -> 12_3, 12_4, 12_5, as far as wanted. A list that SLURM cut short, 12_[1,3,...], is all of 12's."""
+    if not re.fullmatch(r"\d+(_\d+|_\[[\d,-]+(%\d+)?\])?", job_id):
+        return [task for task in wanted if task.startswith(f"{job_id.partition('_')[0]}_")]
     found = []
     for parts in read_job_id(job_id):
         if len(parts) == 3:
@@ -199,7 +201,7 @@ def sacct(ids: Sequence[str]) -> dict[str, State]:
             "sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={','.join(chunk)}",
             "--format=JobID,State,ExitCode,NodeList,Reason",
         )  # fmt: skip
-        for line in answer.splitlines():
+        for line in sorted(answer.splitlines(), key=lambda line: "_[" not in line):  # what is said of one task counts
             job_id, name, exit_code, node, reason = line.split("|", 4)
             for task in _expand(job_id, wanted):
                 states[task] = State(name.split()[0], exit_code, node, reason)  # "CANCELLED by 1000"
