@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sparsity_cliff import probes, registry
 from sparsity_cliff.activations import Site
+from sparsity_cliff.normalizations import OVER_BATCH
 from sparsity_cliff.train import build
 
 MODELS = names("model")
@@ -178,6 +179,18 @@ def test_an_example_does_not_see_the_others(name: str, norm: str | None, activat
         before = model(x)[0]
         after = model(torch.cat([x[:1], others]))[0]
     assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("norm", NORMALIZATIONS)
+@pytest.mark.parametrize("name", MODELS)
+def test_processes_may_share_a_batch_where_no_example_sees_the_others_in_training(name: str, norm: str | None) -> None:
+    model = make_model(name, normalization=normalization(norm))
+    x, _ = batch_of(name, 4)
+    with torch.no_grad():
+        alone = torch.allclose(model(x)[:2], model(x[:2]), rtol=1e-4, atol=1e-5)
+    conditions = [condition for condition in constant(name, "REQUIRES") if "processes" in condition]
+    met = all(eval(condition, {}, {"processes": 2, "normalization": norm}) for condition in conditions)
+    assert alone == (met and norm not in OVER_BATCH)
 
 
 @pytest.mark.parametrize("norm", NORMALIZATIONS)

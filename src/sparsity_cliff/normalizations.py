@@ -133,6 +133,8 @@ def quantile_layer_norm(features: int, spatial: int, *, q: Share, eps: Positive 
     return QuantileLayerNorm(features, spatial, q, eps)
 
 
+#: Those whose statistics are of the batch: not for processes that share one. The study's validation reads it.
+OVER_BATCH = ("batch_norm", "quantile_batch_norm", "quantile_mean_batch_norm")
 NORMALIZATIONS: dict[str, Callable[..., nn.Module]] = {
     "none": none,
     "batch_norm": batch_norm,

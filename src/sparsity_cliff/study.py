@@ -21,9 +21,6 @@ SCHEMA_FILE = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schem
 DEFAULT = "default"  # the name of the architecture's own normalization
 #: section of the study file -> kind of registry that its entries' `function` names
 SECTIONS = {"data": "data", "activations": "activation", "normalizations": "normalization", "losses": "loss"}
-#: What takes statistics over the whole batch: normalizations, models by default, models whatever their normalization
-BATCH_NORMS = ("batch_norm", "quantile_batch_norm", "quantile_mean_batch_norm")
-BATCH_NORM_BY_DEFAULT, BATCH_NORM_ALWAYS = ("resnet",), ("mpsenet",)
 Config = dict[str, Any]
 
 
@@ -208,7 +205,9 @@ def _requirements(where: str, architecture: Config, dataset: Config, cell: dict[
     shape = source.constant(data_module, "SHAPE", ())
     names = {"vocabulary": source.constant(data_module, "VOCABULARY", 0), **dataset}
     names |= dict(zip(("channels", "height", "length") if image else ("length",), shape, strict=False))
-    names |= {"optimizer": architecture["training"]["optimizer"]["function"], **architecture["model"], **cell}
+    training = architecture["training"]
+    names |= {"optimizer": training["optimizer"]["function"], "processes": training["processes"]}
+    names |= {**architecture["model"], **cell}
     for requirement in source.constant(source.locate("model", model)[0], "REQUIRES", ()):
         words = [node.id for node in ast.walk(ast.parse(requirement)) if isinstance(node, ast.Name)]
         if bool(cell) != any(word in words for word in ("loss", "activation", "normalization", "over")):
@@ -220,14 +219,14 @@ def _requirements(where: str, architecture: Config, dataset: Config, cell: dict[
             raise StudyError(f"{where}: {model} needs {requirement}; here {used}")
 
 
-def _shareable(where: str, architecture: Config, normalization: Config, loss: Config, device: str) -> None:
+def _shareable(where: str, processes: int, normalization: Config, loss: Config, device: str) -> None:
     """Processes that share a batch see a part of it each: what would train another network so is refused."""
-    processes, model = architecture["training"]["processes"], architecture["model"]["function"]
     if processes == 1:
         return
     function, problem = normalization["function"], None
-    if function in BATCH_NORMS or model in BATCH_NORM_ALWAYS or (not function and model in BATCH_NORM_BY_DEFAULT):
-        problem = f"{function or model} has a batch norm, which needs the whole batch"
+    module, name = source.locate("normalization", function) if function else ("", "")
+    if function and name in source.constant(module, "OVER_BATCH", ()):
+        problem = f"the statistics of {function} are those of the whole batch"
     elif loss["function"] == "mpsenet" and loss["metric"]:
         problem = "the discriminator of mpsenet learns from the whole batch"
     elif device == "mps":
@@ -399,7 +398,7 @@ def _cells(
         )
         _shareable(
             f"{where}: {' · '.join(labels.values())}",
-            architectures[labels["architecture"]],
+            architectures[labels["architecture"]]["training"]["processes"],
             sections["normalizations"][labels["normalization"]],
             sections["losses"][labels["loss"]],
             config["study"].get("device", "auto"),

@@ -7,8 +7,8 @@ axis -> a new Site, one for each activation site. normalization: (features, spat
 architecture's own. The sub-modules are named `stem`, `blocks` (hidden weights: Muon's part) and `head`.
 
 Each file states, as constants that the study's validation reads, the kinds of data that it ACCEPTS, the LOSSES that
-make sense for it, and what it REQUIRES: expressions over its options, the name of the `optimizer`, the data's
-options, `channels`, `height`, `length` or `vocabulary`, and, per cell of the grid, the functions of its `loss`,
+make sense for it, and what it REQUIRES: expressions over its options, the name of the `optimizer`, its `processes`, the
+data's options, `channels`, `height`, `length` or `vocabulary`, and, per cell of the grid, the functions of its `loss`,
 `activation` and `normalization` (None for the architecture's own), and what a control ranks `over`. One that names
 what the data do not state is not asked.
 """

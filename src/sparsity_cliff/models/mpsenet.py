@@ -25,6 +25,7 @@ REQUIRES = (
     "n_fft % hop == 0",
     "n_fft >= 2 * hop",
     "segment >= 4 * n_fft",
+    "processes == 1",  # its batch norms, which no other takes the place of, would see a part of the batch
 )
 
 NewPReLU = Callable[[int], nn.Module]  # channels -> activation of the convolutions

@@ -10,7 +10,10 @@ from sparsity_cliff.registry import Count
 
 ACCEPTS = ("image",)
 LOSSES = ("cross_entropy", "mse")
-REQUIRES = ("optimizer != 'muon'",)  # no 2-D weights in the blocks
+REQUIRES = (
+    "optimizer != 'muon'",  # no 2-D weights in the blocks
+    "processes == 1 or normalization is not None",  # its own, batch norm, would see a part of the batch
+)
 
 
 def _conv3x3(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
