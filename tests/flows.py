@@ -39,6 +39,7 @@ class Flow:
     def __init__(self, folder: Path, snakefile: str, cluster: Cluster | None = None):
         self.folder, self.cluster = folder, cluster
         self.outer: dict[str, str] = {}  # what else is in Snakemake's environment
+        self.lost_after: float | None = None  # seconds, in place of the plugin's own
         (folder / "out").mkdir(parents=True)
         (folder / "Snakefile").write_text(HEADER + snakefile)
         (folder / "resumable.py").write_text(RESUMABLE)
@@ -55,7 +56,11 @@ class Flow:
             flags += [f"--submitit-{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         own = ["--executor", "submitit", "--seconds-between-status-checks", "1", "--nolock", "--rerun-incomplete"]
         jobs = [] if "--jobs" in arguments else ["--jobs", "20"]
-        return [sys.executable, "-m", "snakemake", *arguments, *own, *jobs, *flags]
+        start = ["-m", "snakemake"]
+        if self.lost_after is not None:
+            plugin = f"import snakemake_executor_plugin_submitit as plugin; plugin.LOST_AFTER = {self.lost_after}"
+            start = ["-c", f"{plugin}; from snakemake.cli import main; main()"]
+        return [sys.executable, *start, *arguments, *own, *jobs, *flags]
 
     def run(self, *arguments: str, check: bool = True, timeout: float = 300, **settings: Any) -> str:
         """Run Snakemake; its output. With check, it must succeed, else it must fail."""

@@ -570,6 +570,32 @@ def test_each_task_of_an_array_is_known_where_slurm_cuts_its_list_short(
     assert "..." in slurm_accounting.run("sacct", f"--jobs={base}", "--parsable2", "--format=JobID")
 
 
+def test_a_job_that_slurm_does_not_know_any_more_is_lost_and_no_success(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    flow.lost_after = 4
+    process = flow.start("--config", "jobs=1", "seconds=600")
+    flow.wait_for("out/0.starts")
+    slurm.fail("squeue", "slurm_load_jobs error: Invalid job id specified", 1000)
+    output = flow.finish(process, check=False)
+    assert "rule work, i=0: lost" in output
+    assert "SLURM knows nothing of it any more, and it left no result" in output
+    assert flow.outputs() == {}
+
+
+def test_an_accounting_that_is_behind_costs_one_more_question_and_loses_no_job(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    flow.lost_after = 1
+    (tmp_path / "bin").mkdir()
+    sacct = tmp_path / "bin" / "sacct"
+    sacct.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/questions\n")  # and knows of no job
+    sacct.chmod(0o755)
+    flow.outer["PATH"] = f"{sacct.parent}:{flow.environment['PATH']}"
+    flow.run("--config", "seconds=10", status_command="sacct", status_interval_max=1)
+    assert len(flow.outputs()) == 6
+    questions = len((tmp_path / "questions").read_text().splitlines())
+    assert 2 < len(slurm.calls("squeue")) <= questions  # about all six at once
+
+
 def test_jobs_of_unknown_state_are_not_taken_for_successful(slurm: Cluster, tmp_path: Path) -> None:
     """Killed so that nothing is left of it: neither an outcome nor, in the end, a word of SLURM's."""
     flow = Flow(tmp_path / "flow", SHORT, slurm)

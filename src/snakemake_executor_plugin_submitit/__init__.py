@@ -390,7 +390,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         for submission in {member.submission.folder: member.submission for member in members}.values():
             if not submission.ids:
                 self._find_lost_id(submission)
-        active = self._active(members)
+        active = slurm.patiently(lambda: self._active(members), self.logger.warning)
         left = {}
         for member in members:
             finished = member.submission.finished_at(member.number)  # after the question: it may have just ended
@@ -417,14 +417,13 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             submission.note_id(base)
 
     def _active(self, members: Iterable[Member]) -> set[Member]:
-        """Those that wait in the queue or run."""
+        """Those that wait in the queue or run. SlurmError where SLURM does not say."""
         known = [member for member in members if member.submission.ids]
         if self.backend != "slurm":
             return {member for member in known if _runs(member)}
         if not known:
             return set()
-        ids = [member.id for member in known]
-        states = slurm.patiently(lambda: slurm.squeue(ids), self.logger.warning)
+        states = slurm.squeue([member.id for member in known])
         return {member for member in known if member.id in states and not states[member.id].ended}
 
     def _take_over(self, job: JobExecutorInterface, entry: Entry) -> bool:
@@ -455,7 +454,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
 
     def _until_gone(self, members: list[Member]) -> None:
         """Wait for cancelled jobs, which may take their time to save their state: no two may write the same files."""
-        while active := self._active(members):
+        while active := slurm.patiently(lambda: self._active(members), self.logger.warning):
             self.logger.info(f"Waiting for {len(active)} cancelled jobs to end.")
             time.sleep(2)
         for member in members:
@@ -505,26 +504,32 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         """Ask for the states of jobs, and act on those that have ended without an outcome."""
         self._asked = time.monotonic()
         self._interval = min(max(self._interval, 1.0) * 1.5, float(self.settings.status_interval_max or 0))
-        if self.backend == "slurm":
-            try:
+        try:
+            if self.backend == "slurm":
                 states = slurm.STATUS[self._status_command](sorted({member.id for member in members}))
-            except slurm.SlurmError as error:
-                self.logger.warning(f"{error}; jobs are taken to run on until it answers")
-                return
-        else:
-            states = {member.id: slurm.State("RUNNING" if _runs(member) else "FAILED") for member in members}
-        for member in members:
-            self._judge(member, states.get(member.id))
-
-    def _judge(self, member: Member, state: slurm.State | None) -> None:
-        if member.failed is not None:
-            if state is not None and state.ended:
-                outcome = member.submission.outcome(member.number) or {}
-                self._fail(member, report.failure(member, state, outcome))
+            else:
+                states = {member.id: slurm.State("RUNNING" if _runs(member) else "FAILED") for member in members}
+            silent = [member for member in members if member.failed is None]
+            over = [member for member in silent if self._seems_over(member, states.get(member.id))]
+            active = self._active(over)
+        except slurm.SlurmError as error:
+            self.logger.warning(f"{error}; jobs are taken to run on until it answers")
             return
+        for member in members:
+            state = states.get(member.id)
+            if member.failed is not None and state is not None and state.ended:
+                self._fail(member, report.failure(member, state, member.submission.outcome(member.number) or {}))
+        for member in over:
+            if member in active or member.number in member.submission.outcomes():
+                member.over = None  # it went back to the queue, or has just been seen to end
+            else:
+                self._judge(member, states.get(member.id))
+
+    def _seems_over(self, member: Member, state: slurm.State | None) -> bool:
+        """Whether a job has ended, or SLURM has not known it, for so long that no outcome of it is to be expected."""
         if state is not None and not state.ended:
             member.over = None
-            return
+            return False
         now = time.monotonic()
         name = state.name if state else ""
         if member.over is None or member.over[0] != name:
@@ -532,11 +537,14 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         patience = self.workflow.execution_settings.latency_wait if state else LOST_AFTER
         if now - member.over[1] < patience:
             self._soon(patience)  # its outcome may be on its way through a network file system
-        elif self._active([member]) or member.number in member.submission.outcomes():
-            member.over = None  # it went back to the queue, or has just been seen to end
-        elif name == "COMPLETED":
+            return False
+        return True
+
+    def _judge(self, member: Member, state: slurm.State | None) -> None:
+        """Report a job that is over and left no outcome."""
+        if state is not None and state.name == "COMPLETED":
             self._succeed(member)  # its exit code says so; Snakemake will look for its files
-        elif name in slurm.INNOCENT and member.submission.requeue:
+        elif state is not None and state.name in slurm.INNOCENT and member.submission.requeue:
             self._resubmit(member, member.entry.rounds + max(1, member.starts))
         else:
             self._fail(member, report.failure(member, state, {}))
