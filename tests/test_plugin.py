@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from snakemake import api
 from snakemake.common.tests import TestWorkflowsLocalStorageBase
 from snakemake.settings import types as settings
-from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_common.exceptions import ApiError
 from submitit.core.utils import FailedJobError
 
 from snakemake_executor_plugin_submitit import (
@@ -91,7 +91,7 @@ def check(given: ExecutorSettings) -> None:
 
 
 def refusal(**given: Any) -> str:
-    with pytest.raises(WorkflowError) as error:
+    with pytest.raises(ApiError) as error:
         check(ExecutorSettings(**given))
     text = str(error.value)
     assert len(text.splitlines()) == 1
@@ -138,8 +138,9 @@ def test_a_number_that_is_set_to_nothing_is_its_default() -> None:
 def test_the_command_line_refuses_a_setting_in_one_line(tmp_path: Path) -> None:
     flow = Flow(tmp_path / "flow", SHORT)
     output = flow.run(requeue_limit=-1, check=False)
-    assert "--submitit-requeue-limit -1 is not valid; valid: 0 or more" in output.splitlines()
+    assert "Error: --submitit-requeue-limit -1 is not valid; valid: 0 or more" in output.splitlines()
     assert "Traceback" not in output
+    assert '  File "' not in output  # nor a part of one
     assert flow.submissions() == []
 
 
@@ -161,8 +162,11 @@ rule second:
 """,
     )
     output = flow.run(check=False)
-    assert re.search(r"^unknown resource 'mem_gb' of rule second; did you mean mem_mb\?.*$", output, re.MULTILINE)
+    assert re.search(
+        r"^Error: unknown resource 'mem_gb' of rule second; did you mean mem_mb\?.*$", output, re.MULTILINE
+    )
     assert "Traceback" not in output
+    assert '  File "' not in output  # nor a part of one
     folder = flow.folder / ".snakemake/submitit"
     assert [path for path in folder.rglob("*") if path.is_dir()] == []
     assert not (flow.folder / "out/first.txt").exists()

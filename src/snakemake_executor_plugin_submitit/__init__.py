@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 import psutil
 import submitit
-from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_common.exceptions import ApiError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.real import RealExecutor
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
@@ -161,7 +161,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         try:
             self.ledger = Ledger(Path(self.settings.folder or ""))
         except LedgerError as error:
-            raise WorkflowError(str(error)) from error
+            raise ApiError(str(error)) from error
         self._clean()
         self._members: set[Member] = set()  # those whose end was not reported yet
         self._scripts: dict[JobExecutorInterface, Path] = {}
@@ -178,7 +178,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
     def _check_settings(self) -> None:
         def refuse(name: str, valid: str) -> None:
             flag = f"--submitit-{name.replace('_', '-')}"
-            raise WorkflowError(f"{flag} {getattr(self.settings, name)!r} is not valid; valid: {valid}")
+            raise ApiError(f"{flag} {getattr(self.settings, name)!r} is not valid; valid: {valid}")
 
         if self.settings.backend not in BACKENDS:
             refuse("backend", ", ".join(BACKENDS))
@@ -196,7 +196,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
     def _meet_slurm(self) -> None:
         """Which commands tell the state, and how large an array may be."""
         if missing := [name for name in ("sbatch", "squeue", "scancel", "scontrol", "srun") if not shutil.which(name)]:
-            raise WorkflowError(
+            raise ApiError(
                 f"no SLURM here: {', '.join(missing)} not found; use a login node, or --submitit-backend local"
             )
         try:
@@ -217,7 +217,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         except resources.Pending:
             return None
         except resources.ResourceError as error:
-            raise WorkflowError(str(error)) from error
+            raise ApiError(str(error)) from error
 
     # ------------------------------------------------------------------------------------------ submitting
 
@@ -236,7 +236,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
                 continue
             try:
                 allocation = self._allocation(job)
-            except WorkflowError as error:  # of a resource that depends on files: no reason to stop the others
+            except ApiError as error:  # of a resource that depends on files: no reason to stop the others
                 self.report_job_error(SubmittedJobInfo(job), msg=f"{error}\n")
                 continue
             assert allocation is not None, "a job that is ready has its inputs"
