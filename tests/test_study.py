@@ -295,6 +295,20 @@ def test_processes_share_batches_only_where_that_trains_the_same_network(
         assert "cliff.baseline" in str(error.value)
 
 
+def test_a_users_normalization_may_need_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = tmp_path / "lab_of_norms.py"
+    code = "from torch import nn\n\ndef mine(features, spatial):\n    return nn.BatchNorm1d(features)\n"
+    norms.write_text(f'OVER_BATCH = ("mine",)\n{code}')
+    monkeypatch.syspath_prepend(tmp_path)
+    config = smoke()
+    config["normalizations"] = {"own": {"function": "lab_of_norms:mine"}}
+    block = {"architectures": ["mlp"], "activations": ["relu", "tanh"], "losses": ["cross_entropy"]}
+    config["grid"] = [{**block, "normalizations": ["own"]}]
+    config["architectures"]["mlp"]["processes"] = 2
+    with pytest.raises(study.StudyError, match="and the statistics of lab_of_norms:mine are those of the whole batch"):
+        study.load(config)
+
+
 def test_a_discriminator_needs_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab(tmp_path)
     (tmp_path / "my_lab").rename(tmp_path / "lab_of_speech")
