@@ -23,3 +23,7 @@ rule all:
         TRACES.values(),
         TABLES,
         FIGURE_FILES,
+
+
+onsuccess:
+    check_end()

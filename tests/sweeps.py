@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from forked import Forked
 
 PROJECT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "workflow", "src", "envs")
@@ -16,10 +17,10 @@ DEFAULT = (PROJECT / "workflow" / "studies" / "smoke.yaml").read_text()
 
 
 class Sweep:
-    """A copy of the project in `folder`; its study file is `study.yaml`."""
+    """A copy of the project in `folder`; its study file is `study.yaml`. forked: where its dry runs happen."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, forked: Forked | None = None):
+        self.folder, self.forked = folder, forked
 
     @property
     def study(self) -> str:
@@ -45,9 +46,14 @@ class Sweep:
         assert done.returncode != 0 or check, output
         return output
 
-    def planned(self) -> set[tuple[str, str]]:
+    def planned(self, *arguments: str) -> set[tuple[str, str]]:
         """(rule, wildcard) of every job that the next sweep would run."""
-        return jobs(self.snakemake("--dry-run"))
+        if self.forked is None:
+            return jobs(self.snakemake("--dry-run", *arguments))
+        command = ["--configfile", STUDY, "--cores", "2", "--dry-run", *arguments]
+        status, output = self.forked.run(self.folder, *command)
+        assert status == 0, output
+        return jobs(output)
 
     def trained(self) -> set[str]:
         """Runs that the next sweep would train."""
@@ -73,7 +79,7 @@ def jobs(output: str) -> set[tuple[str, str]]:
     return found
 
 
-def copy_project(folder: Path) -> Sweep:
+def copy_project(folder: Path, forked: Forked | None = None) -> Sweep:
     folder.mkdir(parents=True)
     for part in PARTS:
         source = PROJECT / part
@@ -82,11 +88,11 @@ def copy_project(folder: Path) -> Sweep:
         else:
             shutil.copy2(source, folder / part)
     (folder / STUDY).write_text(DEFAULT)
-    return Sweep(folder)
+    return Sweep(folder, forked)
 
 
 @pytest.fixture(scope="session")
-def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke study, run once for all workers."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if shared.name.startswith("popen") else shared
@@ -100,14 +106,14 @@ def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def finished(_finished: Path, tmp_path: Path) -> Sweep:
+def finished(pristine: Path, tmp_path: Path, forked: Forked) -> Sweep:
     """A copy, of one's own, of the project with a finished smoke study."""
     folder = tmp_path / "sweep"
-    shutil.copytree(_finished, folder)
-    return Sweep(folder)
+    shutil.copytree(pristine, folder)
+    return Sweep(folder, forked)
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Sweep:
+def fresh(tmp_path: Path, forked: Forked) -> Sweep:
     """A copy, of one's own, of the project with nothing run."""
-    return copy_project(tmp_path / "fresh")
+    return copy_project(tmp_path / "fresh", forked)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -22,6 +23,7 @@ class Traces:
         self.folder = folder
         self.files: dict[str, Path] = {}
         self.specs: dict[str, str] = {}
+        self.codes: dict[str, str] = {}
 
     def add(
         self, rows: Rows, seeds: Iterable[int] = (0, 1, 2), diverged: dict[int, int] | None = None, **spec: Any
@@ -39,16 +41,17 @@ class Traces:
         )
         status = {str(s): f"diverged at step {diverged[s]}" if s in (diverged or {}) else "finished" for s in seeds}  # type: ignore[index]
         about = {"run": labels["run"], "spec": text, "status": status, "device": "cpu", "threads": 1}
-        about |= {"versions": {"torch": "2.15.0"}, "seconds": {"wall": 2.0, "probes": 0.5}}
+        about |= {"versions": {"torch": "2.15.0"}, "seconds": {"wall": 2.0, "probes": 0.5}, "code": {"train": "a"}}
         path = self.folder / f"{labels['run']}.parquet"
         traces.write(path, labels, [fact for seed in seeds for fact in rows(seed)], about)
         self.files[labels["run"]], self.specs[labels["run"]] = path, text
+        self.codes[labels["run"]] = '{"train": "a"}'
         return labels["run"]
 
     def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The tables `facts` and `runs`, as the analysis reads them."""
         facts, runs = self.folder / "facts.parquet", self.folder / "runs.parquet"
-        collect(self.files, self.specs, facts, runs)
+        collect(self.files, self.specs, self.codes, facts, runs, "f" * 64)
         return pd.read_parquet(facts), pd.read_parquet(runs)
 
 
@@ -61,7 +64,7 @@ def rows(seed: int) -> list[Fact]:
 
 def test_facts_are_all_rows_of_all_traces(tmp_path: Path) -> None:
     study = Traces(tmp_path)
-    names = [study.add(rows, activation=name) for name in ("relu", "gelu")]
+    names = [study.add(rows, activation=name) for name in ("gelu", "relu")]
     facts, _ = study.tables()
     assert facts.columns.tolist() == traces.SCHEMA.names
     assert facts["run"].tolist() == [name for name in names for _ in range(6)]
@@ -75,14 +78,40 @@ def test_runs_have_a_row_per_seed(tmp_path: Path) -> None:
     study.add(rows, seeds=[0], activation={"name": "topk_80", "sparsity": 0.8})
     study.add(rows, seeds=[0], activation={"name": "q70", "q": 0.7})
     _, runs = study.tables()
-    assert runs["seed"].tolist() == [3, 4, 0, 0]
-    assert runs["status"].tolist() == ["finished", "diverged", "finished", "finished"]
-    assert runs["diverged_step"].fillna(-1).tolist() == [-1, 2, -1, -1]
-    assert runs["target_sparsity"].fillna(-1).tolist() == [-1, -1, 0.8, 0.7]
-    assert runs.loc[0, ["data", "dataset", "loss", "steps"]].tolist() == ["random", "digits", "mse", 4]
-    assert runs.loc[0, ["device", "threads", "torch", "wall_seconds", "probes_seconds"]].tolist() == [
-        "cpu", 1, "2.15.0", 2.0, 0.5
-    ]  # fmt: skip
+    assert runs["activation"].tolist() == ["q70", "relu", "relu", "topk_80"]  # in the order of the ids
+    assert runs["seed"].tolist() == [0, 3, 4, 0]
+    assert runs["status"].tolist() == ["finished", "finished", "diverged", "finished"]
+    assert runs["diverged_step"].fillna(-1).tolist() == [-1, -1, 2, -1]
+    assert runs["target_sparsity"].fillna(-1).tolist() == [0.7, -1, -1, 0.8]
+    assert runs.loc[1, ["data", "dataset", "loss", "steps"]].tolist() == ["random", "digits", "mse", 4]
+    assert runs.loc[1, ["device", "threads", "torch"]].tolist() == ["cpu", 1, "2.15.0"]
+
+
+def test_the_seconds_of_runs_add_up_to_those_of_their_jobs(tmp_path: Path) -> None:
+    study = Traces(tmp_path)
+    study.add(rows, seeds=range(15))
+    study.add(rows, seeds=[0, 1], activation="gelu")
+    _, runs = study.tables()
+    seconds = runs.groupby("activation")[["wall_seconds", "probes_seconds"]].sum()  # each job: 2.0 and 0.5
+    assert seconds.to_numpy() == pytest.approx(np.array([[2.0, 0.5], [2.0, 0.5]]))
+
+
+def test_the_order_in_which_runs_are_named_changes_no_table(tmp_path: Path) -> None:
+    study = Traces(tmp_path)
+    for name in ("relu", "gelu", "tanh"):
+        study.add(rows, activation=name)
+    before = study.tables()
+    study.files = dict(reversed(study.files.items()))
+    for first, second in zip(before, study.tables(), strict=True):
+        pd.testing.assert_frame_equal(first, second, check_exact=True)
+
+
+def test_a_trace_of_other_code_is_refused_by_name(tmp_path: Path) -> None:
+    study = Traces(tmp_path)
+    run = study.add(rows)
+    study.codes[run] = '{"train": "b"}'
+    with pytest.raises(TraceError, match=f"{run}.parquet: made with other code of train"):
+        study.tables()
 
 
 def test_a_trace_of_another_spec_is_refused_by_name(tmp_path: Path) -> None:
@@ -108,4 +137,4 @@ def test_a_missing_trace_is_refused_by_name(tmp_path: Path) -> None:
     study.files[study.add(rows)].unlink()
     with pytest.raises(TraceError, match="trace missing"):
         study.tables()
-    assert not (tmp_path / "runs.parquet").exists()
+    assert [path.name for path in tmp_path.iterdir()] == []  # and no half of a table

@@ -462,7 +462,7 @@ def test_same_tables_give_same_bytes(figure, tmp_path):
         tables("dense")[table].to_parquet(paths[-1])
     written = [[tmp_path / f"{copy}.{kind}" for kind in ("pdf", "png")] for copy in range(2)]
     for outputs in written:
-        figures.draw(figure, map(str, paths), map(str, outputs))
+        figures.draw(figure, map(str, paths), map(str, outputs), "f" * 64)
     for first, second in zip(*written, strict=True):
         assert first.read_bytes() == second.read_bytes()
     pdf = written[0][0].read_bytes()
@@ -476,7 +476,7 @@ def test_users_own_settings_change_nothing(tmp_path):
     for size, path in ((10, tmp_path / "plain.png"), (30, tmp_path / "large.png")):
         with matplotlib.rc_context({"font.size": size, "axes.grid": size > 10}), styled():
             module = importlib.import_module("sparsity_cliff.figures.drift")
-            save(module.draw(tables("one seed")["drift"], tables("one seed")["drift_contrasts"]), path)
+            save(module.draw(tables("one seed")["drift"], tables("one seed")["drift_contrasts"]), path, "f" * 64)
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "large.png").read_bytes()
 
 
@@ -492,7 +492,7 @@ def test_figures_import_no_torch_and_compute_nothing():
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             assert {name.partition(".")[0] for name in names} <= allowed, path
             ours = [name for name in names if name.startswith("sparsity_cliff")]
-            assert all(name.startswith("sparsity_cliff.figures") for name in ours), path
+            assert all(name.startswith(("sparsity_cliff.figures", "sparsity_cliff.made")) for name in ours), path
 
 
 def test_registry_has_no_torch_nor_matplotlib():

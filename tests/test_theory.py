@@ -15,7 +15,7 @@ from scipy import special, stats
 from small import dataset, entry, make, make_model, names
 from torch import Tensor, nn
 
-from sparsity_cliff import probes, source, theory
+from sparsity_cliff import made, probes, source, theory
 
 Z = torch.tensor([-3.0, -1.5, -0.7, -0.2, 0.1, 0.6, 1.3, 2.5], dtype=torch.float64)
 #: φ and φ', by hand.
@@ -111,7 +111,7 @@ def test_claim_c1_the_expected_gradient_of_positive_preactivations_is_not_negati
 
 
 def written(folder: Path, activations: dict[str, Any], losses: dict[str, Any]) -> pd.DataFrame:
-    theory.write(activations, losses, folder / "theory.parquet")
+    made.write_table(theory.table(activations, losses), folder / "theory.parquet", "f" * 64)
     return pd.read_parquet(folder / "theory.parquet")
 
 

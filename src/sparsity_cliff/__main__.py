@@ -6,24 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from sparsity_cliff import study, traces
-
-
-def reason(run: study.Run, results: Path) -> str:
-    """Why the next sweep would train a run, judged by its trace under `results` (results/<study>)."""
-    path = results / "traces" / f"{run.id}.parquet"
-    if not path.exists():
-        trained = (results / "logs" / "train" / f"{run.id}.log").exists()
-        return "trace missing" if trained else "new"
-    try:
-        _, about = traces.read(path, run.id)
-    except traces.TraceError as error:
-        return f"trace refused: {error}"
-    if changes := traces.difference(about["spec"], run.spec):
-        return f"spec: {changes}"
-    before, after = about["code"], json.loads(run.code)
-    changed = sorted(m for m in before.keys() | after.keys() if before.get(m) != after.get(m))
-    return f"code of {', '.join(changed)} changed" if changed else "up to date"
+from sparsity_cliff import stale, study
 
 
 def print_runs(path: str) -> None:
@@ -33,16 +16,15 @@ def print_runs(path: str) -> None:
     except study.StudyError as error:
         text = str(error)
         raise SystemExit(f"error: {text}" if text.startswith(path) else f"error: {path}: {text}") from error
-    reasons = {run.id: reason(run, Path("results") / plan.name) for run in plan.runs.values()}
+    reasons = {run.id: stale.why_run(run, Path("results") / plan.name) for run in plan.runs.values()}
     width = max(map(len, plan.runs))
     print(f"{'run':{width}}  {'data set':10}  {'seeds':>5}  {'steps':>7}  why it would train")
     for run in plan.runs.values():
         steps = json.loads(run.spec)["training"]["steps"]
         print(f"{run.id:{width}}  {run.dataset:10}  {len(run.seeds):5}  {steps:7}  {reasons[run.id]}")
-    stale = sum(why != "up to date" for why in reasons.values())
-    print(
-        f"{len(plan.runs)} runs, {sum(len(run.seeds) for run in plan.runs.values())} trainings, {stale} runs to train"
-    )
+    trainings = sum(len(run.seeds) for run in plan.runs.values())
+    count = sum(why != stale.UP_TO_DATE for why in reasons.values())
+    print(f"{len(plan.runs)} runs, {trainings} trainings, {count} runs to train")
 
 
 def main(arguments: list[str] | None = None) -> None:

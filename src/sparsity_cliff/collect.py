@@ -8,32 +8,47 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from sparsity_cliff import traces
+from sparsity_cliff import made, traces
 
 
-def collect(files: Mapping[str, str | Path], specs: Mapping[str, str], facts: str | Path, runs: str | Path) -> None:
-    """Write the tables `facts` and `runs` from the traces `files`, run id -> path.
+def collect(
+    files: Mapping[str, str | Path],
+    specs: Mapping[str, str],
+    codes: Mapping[str, str],
+    facts: str | Path,
+    runs: str | Path,
+    origin: str,
+) -> None:
+    """Write the tables `facts` and `runs` from the traces `files`, run id -> path, in the order of the ids.
 
-    specs: run id -> canonical spec that its trace must have. TraceError, naming the file, for any that is not it.
+    specs, codes: run id -> canonical spec and code that its trace must have. origin: digest that the tables carry
+    (sparsity_cliff.made). TraceError, naming the file, for any that is not the run's own or was made otherwise.
     """
     rows: list[dict[str, Any]] = []
-    with pq.ParquetWriter(facts, traces.SCHEMA, compression="zstd") as writer:
-        for run, path in files.items():
-            table, about = traces.read(path, run, specs[run])
-            writer.write_table(table.replace_schema_metadata(None))
-            rows += _seeds(about)
-    pd.DataFrame(rows).to_parquet(runs, index=False)
+    with made.whole(facts) as temporary:
+        with pq.ParquetWriter(
+            temporary, traces.SCHEMA.with_metadata(made.metadata(origin)), compression="zstd"
+        ) as writer:
+            for run in sorted(files):
+                table, about = traces.read(files[run], run, specs[run], codes[run])
+                writer.write_table(table.replace_schema_metadata(made.metadata(origin)))
+                rows += _seeds(about)
+        made.write_table(pd.DataFrame(rows), runs, origin)
 
 
 def _seeds(about: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row per seed of a trace. target_sparsity: the nominal setting of a sparsity control, missing for others."""
+    """A row per seed of a trace. target_sparsity: the nominal setting of a sparsity control, missing for others.
+
+    Columns `*_seconds`: the seed's share of its job's seconds. A job trains its seeds one after another and measures
+    their seconds together; the shares are equal, and add up to the job's.
+    """
     spec = json.loads(about["spec"])
     training, activation = spec["training"], spec["activation"]
     common = {"run": about["run"], "data": spec["data"]["axis"], "dataset": spec["data"]["name"]}
     common |= {key: spec[key]["name"] for key in ("architecture", "activation", "loss", "normalization")}
     common |= {"target_sparsity": activation.get("sparsity", activation.get("q")), "steps": training["steps"]}
     common |= {"device": about["device"], "threads": about["threads"], "torch": about["versions"]["torch"]}
-    common |= {f"{part}_seconds": seconds for part, seconds in about["seconds"].items()}
+    common |= {f"{part}_seconds": seconds / len(spec["seeds"]) for part, seconds in about["seconds"].items()}
     rows = []
     for seed in spec["seeds"]:
         status, _, step = about["status"][str(seed)].partition(" at step ")

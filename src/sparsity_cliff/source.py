@@ -7,6 +7,7 @@ and digests from the source text.
 
 import ast
 import hashlib
+import importlib
 import importlib.machinery
 import sys
 import sysconfig
@@ -43,10 +44,13 @@ def path_of(module: str) -> Path:
     return Path(spec.origin)
 
 
-@cache
 def tree_of(module: str) -> ast.Module:
     """The syntax tree of a module without its docstrings."""
-    path = path_of(module)
+    return _tree(path_of(module))
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
     try:
         tree = ast.parse(path.read_bytes())
     except SyntaxError as error:
@@ -286,6 +290,20 @@ def module_digest(module: str, used: frozenset[str]) -> str:
             statements = [s for s in statements if s in public or not (_bound(s) & (private - shared))]
     lines += [ast.unparse(statement) for statement in statements]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+@cache
+def file_digest(path: Path) -> str:
+    """Digest of the code in a file that is no module of the package, such as a script of the workflow."""
+    return hashlib.sha256(ast.unparse(_tree(path)).encode()).hexdigest()[:12]
+
+
+def forget() -> None:
+    """Read everything anew from now on: the files may have changed."""
+    importlib.invalidate_caches()
+    for name, function in list(globals().items()):
+        if hasattr(function, "cache_clear") and getattr(function, "__module__", "") == __name__:
+            globals()[name].cache_clear()
 
 
 def _closure(statements: list[ast.stmt], roots: Sequence[ast.AST]) -> set[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from sparsity_cliff import source
+from sparsity_cliff import contents, source
 
 SCHEMA_FILE = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
 DEFAULT = "default"  # the name of the architecture's own normalization
@@ -35,6 +35,7 @@ class Dataset:
     name: str
     spec: str  # canonical JSON
     code: str  # canonical JSON, module -> digest
+    contents: dict[str, str]  # path that the entry names -> digest of what is there
     file: str
 
 
@@ -302,7 +303,6 @@ def _functions(spec: Config) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
-@cache
 def _code(functions: frozenset[tuple[str, str]]) -> str:
     return canonical(source.code("sparsity_cliff.train", functions))
 
@@ -332,14 +332,19 @@ def _load(config: Config) -> Study:
     datasets = {}
     for name, entry in sections["data"].items():
         code = canonical(source.code(source.locate("data", entry["function"])[0]))
-        digest = hashlib.sha256(f"{canonical(entry)}{code}".encode()).hexdigest()[:8]
-        datasets[name] = Dataset(name, canonical(entry), code, f"{name}-{digest}.npz")
+        try:
+            files = contents.of_entry(entry)
+        except OSError as error:
+            raise StudyError(f"data.{name}: {error.filename}: cannot be read ({error.strerror})") from error
+        named = canonical(files) if files else ""
+        digest = hashlib.sha256(f"{canonical(entry)}{code}{named}".encode()).hexdigest()[:8]
+        datasets[name] = Dataset(name, canonical(entry), code, files, f"{name}-{digest}.npz")
 
     runs: dict[str, Run] = {}
     origin: dict[tuple[str, int], int] = {}  # cell and seed -> block of the grid
     for number, block in enumerate(config["grid"]):
         for labels, seeds in _cells(f"grid.{number}", block, config, sections, architectures):
-            run = _run(labels, seeds, config, sections, architectures)
+            run = _run(labels, seeds, config, sections, architectures, datasets)
             for seed in seeds:
                 cell = (".".join(labels.values()), seed)
                 if cell in origin:
@@ -413,8 +418,10 @@ def _run(
     config: Config,
     sections: dict[str, Any],
     architectures: dict[str, Config],
+    datasets: dict[str, Dataset],
 ) -> Run:
     architecture = architectures[labels["architecture"]]
+    files = datasets[architecture["data"]].contents
     spec = {
         "architecture": {"name": labels["architecture"]},
         "model": architecture["model"],
@@ -428,6 +435,7 @@ def _run(
             "name": architecture["data"],
             "axis": labels["data"],
             **sections["data"][architecture["data"]],
+            **({"contents": files} if files else {}),
         },
         "training": architecture["training"],
         "probes": {

@@ -9,11 +9,9 @@ the expectation is over A, at fixed z. Then E[∂L/∂z] has the sign of φ φ' 
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
@@ -124,8 +122,8 @@ def cells(activation: str, function: nn.Module, loss: str, name: str, criterion:
     return rows
 
 
-def write(activations: Mapping[str, Any], losses: Mapping[str, Any], path: str | Path) -> None:
-    """Write the table `theory`: a row per activation, loss and region.
+def table(activations: Mapping[str, Any], losses: Mapping[str, Any]) -> pa.Table:
+    """The table `theory`: a row per activation, loss and region.
 
     activations, losses: name -> entry {name, function, **options} of a run's spec.
     """
@@ -135,7 +133,7 @@ def write(activations: Mapping[str, Any], losses: Mapping[str, Any], path: str |
         function = _make("activation", entry).double()
         for loss, other in losses.items():
             rows += cells(activation, function, loss, other["function"], criteria.get(loss))
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path)
+    return pa.Table.from_pylist(rows, SCHEMA)
 
 
 def _make(kind: str, entry: Mapping[str, Any]) -> nn.Module:

@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
 #: Bin edges of the metrics `weight_histogram.NN`, in units of the matrix's standard deviation at initialization.
 HISTOGRAM_EDGES = [-6 + 0.25 * i for i in range(49)]
 LABELS = ("run", "architecture", "activation", "loss", "normalization", "data")
-_KEY = b"sparsity_cliff"
+_KEY = b"sparsity_cliff"  # of the file's metadata
 
 
 class TraceError(ValueError):
@@ -101,15 +101,19 @@ def write(path: str | Path, labels: dict[str, str], facts: Iterable[Fact], about
         temporary.unlink(missing_ok=True)
 
 
-def read(path: str | Path, run: str | None = None, spec: str | None = None) -> tuple[pa.Table, dict[str, Any]]:
+def read(
+    path: str | Path, run: str | None = None, spec: str | None = None, code: str | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
     """The rows and the metadata of a trace.
 
     TraceError where the file is missing, torn, altered, of another schema, or (where given) not the trace of `run`
-    with the canonical `spec`.
+    with the canonical `spec` and `code`.
     """
     try:
         # a file in memory, so that a torn one is an error here and not a crash of a memory map later
-        table = pq.read_table(pa.BufferReader(Path(path).read_bytes()), page_checksum_verification=True)
+        # by one thread: pyarrow's pool, once begun, can abort a busy process's exit; and pq.read_table imports pandas
+        content = pa.BufferReader(Path(path).read_bytes())
+        table = pq.ParquetFile(content, page_checksum_verification=True).read(use_threads=False)
         table.validate(full=True)  # page headers have no checksum: codes may point outside their dictionary
         payload = json.loads(table.schema.metadata[_KEY])
         text = payload["about"]
@@ -127,7 +131,16 @@ def read(path: str | Path, run: str | None = None, spec: str | None = None) -> t
         raise TraceError(f"{path}: this is the trace of {about['run']}, not of {run}; {_REMEDY}")
     if spec is not None and about["spec"] != spec:
         raise TraceError(f"{path}: made with another spec ({difference(about['spec'], spec)}); {_REMEDY}")
+    if code is not None and (changed := changed_modules(about["code"], json.loads(code))):
+        raise TraceError(f"{path}: made with other code of {', '.join(changed)}; {_REMEDY}")
     return table, about
+
+
+def digest(path: str | Path) -> str | None:
+    """The digest of its contents that a trace carries, unchecked; None for any other Parquet file."""
+    metadata = pq.read_metadata(path).metadata or {}
+    found = json.loads(metadata.get(_KEY, b"{}")).get("sha256")
+    return found if isinstance(found, str) else None
 
 
 _REMEDY = "delete it and run again"
@@ -151,6 +164,11 @@ def difference(old: str, new: str) -> str:
         elif before[key] != after[key]:
             changes.append(f"{key} changed from {before[key]} to {after[key]}")
     return "; ".join(changes)
+
+
+def changed_modules(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Modules whose digests differ, or that only one of the two has."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:

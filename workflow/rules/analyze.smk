@@ -1,86 +1,107 @@
 # Collected tables -> the tables that figures show. One of them, the theory, needs no runs, only their activations.
 import json
 
-COLLECTED = {"facts": f"{RESULTS}/tables/facts.parquet", "runs": f"{RESULTS}/tables/runs.parquet"}
-SPECS = [json.loads(run.spec) for run in STUDY.runs.values()]
+SPECS = [json.loads(STUDY.runs[run].spec) for run in TRACES]
 ENTRIES = {kind: {spec[kind]["name"]: spec[kind] for spec in SPECS} for kind in ("activation", "loss")}
 NAMED = frozenset((kind, entry["function"]) for kind in ENTRIES for entry in ENTRIES[kind].values())
+RELU = next((name for name, entry in ENTRIES["activation"].items() if entry["function"] == "relu"), None)
+TABLE = f"{RESULTS}/tables/{{}}.parquet".format
+
+CLIFF = step(
+    "analyze_cliff",
+    inputs=COLLECT.outputs.values(),
+    outputs={"points": TABLE("points"), "cliff": TABLE("cliff"), "curves": TABLE("curves")},
+    modules=["analysis", "cliff"],
+    settings=STUDY.cliff,
+)
+DRIFT = step(
+    "analyze_drift",
+    inputs=COLLECT.outputs.values(),
+    outputs={"drift": TABLE("drift"), "contrasts": TABLE("drift_contrasts")},
+    modules=["analysis"],
+    settings=STUDY.drift,
+)
+LAYERS = step(
+    "analyze_layers",
+    inputs=COLLECT.outputs.values(),
+    outputs={
+        "steps": TABLE("sparsity_over_steps"),
+        "depth": TABLE("sparsity_by_depth"),
+        "signs": TABLE("gradient_signs"),
+        "spikes": TABLE("spikes"),
+        "histograms": TABLE("weight_histograms"),
+    },
+    modules=["analysis"],
+    settings={"level": STUDY.drift["level"], "relu": RELU},
+)
+THEORY = step(
+    "analyze_theory",
+    inputs=[],
+    outputs={"theory": TABLE("theory")},
+    modules=["theory"],
+    settings=ENTRIES,
+    selected=NAMED,
+)
 
 
 rule analyze_cliff:
     input:
-        **COLLECTED,
+        CLIFF.inputs,
     output:
-        points=f"{RESULTS}/tables/points.parquet",
-        cliff=f"{RESULTS}/tables/cliff.parquet",
-        curves=f"{RESULTS}/tables/curves.parquet",
+        **CLIFF.outputs,
     log:
         f"{RESULTS}/logs/analyze_cliff.log",
     conda:
         "../../envs/analysis.yaml"
     params:
-        settings=study.canonical(STUDY.cliff),
-        code=code("cliff") + code("analysis"),
+        own=CLIFF.own,
     script:
         "../scripts/analyze_cliff.py"
 
 
 rule analyze_drift:
     input:
-        **COLLECTED,
+        DRIFT.inputs,
     output:
-        drift=f"{RESULTS}/tables/drift.parquet",
-        contrasts=f"{RESULTS}/tables/drift_contrasts.parquet",
+        **DRIFT.outputs,
     log:
         f"{RESULTS}/logs/analyze_drift.log",
     conda:
         "../../envs/analysis.yaml"
     params:
-        settings=study.canonical(STUDY.drift),
-        code=code("analysis"),
+        own=DRIFT.own,
     script:
         "../scripts/analyze_drift.py"
 
 
 rule analyze_layers:
     input:
-        **COLLECTED,
+        LAYERS.inputs,
     output:
-        steps=f"{RESULTS}/tables/sparsity_over_steps.parquet",
-        depth=f"{RESULTS}/tables/sparsity_by_depth.parquet",
-        signs=f"{RESULTS}/tables/gradient_signs.parquet",
-        spikes=f"{RESULTS}/tables/spikes.parquet",
-        histograms=f"{RESULTS}/tables/weight_histograms.parquet",
+        **LAYERS.outputs,
     log:
         f"{RESULTS}/logs/analyze_layers.log",
     conda:
         "../../envs/analysis.yaml"
     params:
-        level=STUDY.drift["level"],
-        relu=next((name for name, entry in ENTRIES["activation"].items() if entry["function"] == "relu"), None),
-        code=code("analysis"),
+        own=LAYERS.own,
     script:
         "../scripts/analyze_layers.py"
 
 
 rule analyze_theory:
+    input:
+        THEORY.inputs,
     output:
-        f"{RESULTS}/tables/theory.parquet",
+        **THEORY.outputs,
     log:
         f"{RESULTS}/logs/analyze_theory.log",
     conda:
         "../../envs/train.yaml"
     params:
-        entries=study.canonical(ENTRIES),
-        code=study.canonical(source.code("sparsity_cliff.theory", NAMED)),
+        own=THEORY.own,
     script:
         "../scripts/analyze_theory.py"
 
 
-TABLES = [
-    *COLLECTED.values(),
-    *rules.analyze_cliff.output,
-    *rules.analyze_drift.output,
-    *rules.analyze_layers.output,
-    *rules.analyze_theory.output,
-]
+TABLES = [path for made in (COLLECT, CLIFF, DRIFT, LAYERS, THEORY) for path in made.outputs.values()]

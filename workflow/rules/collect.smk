@@ -1,16 +1,24 @@
 # All traces of the study -> two tables. A trace that is not the expected run's is refused by name.
+COLLECT = step(
+    "collect",
+    inputs=TRACES.values(),
+    outputs={"facts": f"{RESULTS}/tables/facts.parquet", "runs": f"{RESULTS}/tables/runs.parquet"},
+    modules=["collect"],
+)
+
+
 rule collect:
     input:
-        TRACES.values(),
+        COLLECT.inputs,
     output:
-        facts=f"{RESULTS}/tables/facts.parquet",
-        runs=f"{RESULTS}/tables/runs.parquet",
+        **COLLECT.outputs,
     log:
         f"{RESULTS}/logs/collect.log",
     conda:
         "../../envs/analysis.yaml"
     params:
-        specs={run: STUDY.runs[run].spec for run in STUDY.runs},
-        code=code("collect"),
+        specs={run: STUDY.runs[run].spec for run in TRACES},
+        codes={run: STUDY.runs[run].code for run in TRACES},
+        own=COLLECT.own,
     script:
         "../scripts/collect.py"

@@ -1,21 +1,32 @@
 # Tables -> figures. A figure reads only its own tables, and only its own code re-renders it.
 from sparsity_cliff.figures import FIGURES
 
-FIGURE_FILES = expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=FIGURES, kind=["pdf", "png"])
+DRAWN = {
+    figure: step(
+        f"draw_{figure}",
+        inputs=[TABLE(table) for table in entry.tables],
+        outputs={kind: f"{RESULTS}/figures/{figure}.{kind}" for kind in ("pdf", "png")},
+        modules=[entry.module],
+        settings=figure,
+        script="draw_figure",
+    )
+    for figure, entry in FIGURES.items()
+}
+FIGURE_FILES = [path for made in DRAWN.values() for path in made.outputs.values()]
 
 
 # a rule per figure and not a wildcard, because a caption's path takes none
-for figure, entry in FIGURES.items():
+for figure in FIGURES:
 
     rule:
         name:
             f"draw_{figure}"
         input:
-            [f"{RESULTS}/tables/{table}.parquet" for table in entry.tables],
+            DRAWN[figure].inputs,
         output:
-            f"{RESULTS}/figures/{figure}.pdf",
+            DRAWN[figure].outputs["pdf"],
             report(
-                f"{RESULTS}/figures/{figure}.png",
+                DRAWN[figure].outputs["png"],
                 caption=f"../report/{figure}.rst",
                 category="Figures",
                 labels={"figure": figure.replace("_", " ")},
@@ -26,6 +37,6 @@ for figure, entry in FIGURES.items():
             "../../envs/analysis.yaml"
         params:
             figure=figure,
-            code=code(entry.module),
+            own=DRAWN[figure].own,
         script:
             "../scripts/draw_figure.py"

@@ -1,8 +1,14 @@
-# One job per run. Its two params, and nothing else, decide whether a trace is stale (docs/design.md).
+# One job per run. Its trace says which spec and code made it, and that alone decides whether it is stale (docs/design.md).
+# The job's glue, workflow/scripts/train.py, is not in the digest: no number depends on it.
+STEPS += [
+    stale.Step("train", [TRACES[name]], [], lambda run=run: stale.why_run(run, Path(RESULTS)))
+    for name, run in STUDY.runs.items()
+]
+
+
 rule train:
     input:
-        # the file's name stands for its contents, so a newer copy of the same data re-trains nothing
-        lambda wildcards: ancient(f"results/data/{STUDY.datasets[STUDY.runs[wildcards.run].dataset].file}"),
+        data_file,
     output:
         f"{RESULTS}/traces/{{run}}.parquet",
     log:

@@ -5,13 +5,12 @@ from sparsity_cliff.job import logged
 with logged(snakemake.log[0]):
     import json
 
-    import pandas as pd
+    from sparsity_cliff import analysis, made
 
-    from sparsity_cliff import analysis
-
-    facts, runs = pd.read_parquet(snakemake.input.facts), pd.read_parquet(snakemake.input.runs)
-    settings = json.loads(snakemake.params.settings)
+    origin = made.digest(snakemake.params.own, snakemake.input)
+    facts, runs = map(made.read_table, snakemake.input)
+    settings = json.loads(snakemake.params.own)["settings"]
     controls, level = settings["controls"], settings["level"]
-    analysis.drift(facts, runs, level).to_parquet(snakemake.output.drift, index=False)
+    made.write_table(analysis.drift(facts, runs, level), snakemake.output.drift, origin)
     contrasts = analysis.drift_contrasts(facts, runs, controls, level)
-    contrasts.to_parquet(snakemake.output.contrasts, index=False)
+    made.write_table(contrasts, snakemake.output.contrasts, origin)

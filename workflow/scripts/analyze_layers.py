@@ -3,14 +3,16 @@
 from sparsity_cliff.job import logged
 
 with logged(snakemake.log[0]):
-    import pandas as pd
+    import json
 
-    from sparsity_cliff import analysis
+    from sparsity_cliff import analysis, made
 
-    facts, runs = pd.read_parquet(snakemake.input.facts), pd.read_parquet(snakemake.input.runs)
-    level, relu, output = snakemake.params.level, snakemake.params.relu, snakemake.output
-    analysis.sparsity_over_steps(facts, runs, level).to_parquet(output.steps, index=False)
-    analysis.sparsity_by_depth(facts, runs, level).to_parquet(output.depth, index=False)
-    analysis.gradient_signs(facts, runs, level).to_parquet(output.signs, index=False)
-    analysis.spikes(facts, runs, relu, level).to_parquet(output.spikes, index=False)
-    analysis.histograms(facts, runs).to_parquet(output.histograms, index=False)
+    origin = made.digest(snakemake.params.own, snakemake.input)
+    facts, runs = map(made.read_table, snakemake.input)
+    level, relu = (json.loads(snakemake.params.own)["settings"][key] for key in ("level", "relu"))
+    output = snakemake.output
+    made.write_table(analysis.sparsity_over_steps(facts, runs, level), output.steps, origin)
+    made.write_table(analysis.sparsity_by_depth(facts, runs, level), output.depth, origin)
+    made.write_table(analysis.gradient_signs(facts, runs, level), output.signs, origin)
+    made.write_table(analysis.spikes(facts, runs, relu, level), output.spikes, origin)
+    made.write_table(analysis.histograms(facts, runs), output.histograms, origin)

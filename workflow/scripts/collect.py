@@ -3,8 +3,10 @@
 from sparsity_cliff.job import logged
 
 with logged(snakemake.log[0]):
+    from sparsity_cliff import made
     from sparsity_cliff.collect import collect
 
-    specs = snakemake.params.specs
-    files = dict(zip(specs, snakemake.input, strict=True))
-    collect(files, specs, snakemake.output.facts, snakemake.output.runs)
+    params, output = snakemake.params, snakemake.output
+    files = dict(zip(params.specs, snakemake.input, strict=True))
+    origin = made.digest(params.own, snakemake.input)
+    collect(files, params.specs, params.codes, output.facts, output.runs, origin)

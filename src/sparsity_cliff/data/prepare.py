@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsity_cliff import registry
+from sparsity_cliff import made, registry
 
 
 def prepare(spec: str, output: str | Path, root: str | Path) -> None:
@@ -13,5 +13,5 @@ def prepare(spec: str, output: str | Path, root: str | Path) -> None:
     entry = json.loads(spec)
     source = registry.load("data", entry.pop("function"))
     arrays = source(Path(root), **entry)
-    with open(output, "wb") as file:
-        np.savez(file, **arrays)
+    with made.whole(output) as temporary:
+        np.savez(temporary, **arrays)

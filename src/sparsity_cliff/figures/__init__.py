@@ -26,14 +26,13 @@ FIGURES = {
 }
 
 
-def draw(name: str, tables: Iterable[str], outputs: Iterable[str]) -> None:
-    """Read the tables of a figure, draw it, and save it under each name of `outputs`."""
-    import pandas as pd
-
+def draw(name: str, tables: Iterable[str], outputs: Iterable[str], made: str) -> None:
+    """Read the tables of a figure, draw it, and save it under each name of `outputs`, with the digest `made`."""
     from sparsity_cliff.figures.style import save, styled
+    from sparsity_cliff.made import read_table
 
     module = importlib.import_module(f"sparsity_cliff.{FIGURES[name].module}")
     with styled():
-        figure = module.draw(*(pd.read_parquet(table) for table in tables))
+        figure = module.draw(*(read_table(table) for table in tables))
         for output in outputs:
-            save(figure, output)
+            save(figure, output, made)

@@ -17,6 +17,8 @@ import seaborn as sns
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from sparsity_cliff.made import remark, whole
+
 COLUMN, TEXT = 3.4, 7.0  # inches: widths of one column and of the whole page of a paper
 SMALL, NORMAL = 6.0, 7.0  # points
 INK, PALE = "#333333", "#999999"  # of annotations, and of what only guides the eye
@@ -68,9 +70,15 @@ def styled() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Write the figure, without the time of writing: the same tables give the same bytes on one machine."""
-    figure.savefig(path, metadata={"CreationDate": None} if Path(path).suffix == ".pdf" else None)
+def save(figure: Figure, path: str | Path, origin: str) -> None:
+    """Write the figure, without the time of writing: the same tables give the same bytes on one machine.
+
+    origin: digest of what it is made of, which the file then carries (sparsity_cliff.made).
+    """
+    text = remark(origin)
+    about = {"CreationDate": None, "Keywords": text} if Path(path).suffix == ".pdf" else {"Comment": text}  # of PNG
+    with whole(path) as temporary:
+        figure.savefig(temporary, metadata=about)
 
 
 # ------------------------------------------------------------------------------------------------- activations
