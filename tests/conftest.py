@@ -9,7 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # workers are as many as cores: threads wou
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or no command of a test would hear a Ctrl-C
 
-pytest_plugins = ["cluster", "sweeps"]
+pytest_plugins = ["cluster", "forked", "sweeps"]
 
 LONG = ({"slurm", "slurm_accounting", "slurm_factory"}, {"finished", "fresh"})
 

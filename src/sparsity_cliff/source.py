@@ -206,6 +206,7 @@ def _convert(annotation: ast.expr, value: Any) -> Any:
 # ------------------------------------------------------------------------------------------------- digests
 
 
+@cache
 def _imported(module: str) -> set[tuple[str, str | None]]:
     """(module, name) of every import, anywhere in a module's text, of our and the user's own code.
 
