@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 PROJECT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "workflow", "src", "envs")
+PARTS = ("Snakefile", "profiles", "workflow", "src", "envs")
 STUDY = "study.yaml"
 DEFAULT = (PROJECT / "workflow" / "studies" / "smoke.yaml").read_text()
 

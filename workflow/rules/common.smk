@@ -9,18 +9,21 @@ sys.path[:0] = SEARCH
 own = os.environ.get("PYTHONPATH")
 os.environ.update(PYTHONPATH=os.pathsep.join([*SEARCH, own] if own else SEARCH))  # for jobs
 
-from sparsity_cliff import source, study
+from sparsity_cliff import reading, source, study
 
 
 def load_study():
-    files = [os.path.relpath(path) for path in workflow.configfiles]
+    """The study of the file that was chosen, read by our own reader: Snakemake's would merge several."""
     try:
-        for path in files:
-            study.read(path)  # stricter than Snakemake's reader
-        return study.load(config)
+        file = reading.chosen(workflow.overwrite_configfiles, workflow.config_settings.config)
+        found = study.open_file(file)
     except study.StudyError as error:
-        named = str(error).startswith(tuple(files))
-        sys.exit(f"error: {error}" if named else f"error: {', '.join(files) or '--config'}: {error}")
+        sys.exit(f"error: {error}")
+    if not workflow.configfiles:
+        workflow.configfiles.append(file)  # for reports
+    config.clear()
+    config.update(found.config)  # for scripts
+    return found
 
 
 def code(module):
