@@ -3,11 +3,6 @@ from snakemake.utils import min_version
 
 min_version("9.20")
 
-# A study given with --configfile stands alone: Snakemake would merge it into the default one.
-if not config:
-
-    configfile: "config.yaml"
-
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"

@@ -11,7 +11,7 @@ from filelock import FileLock
 from forked import Forked
 
 PROJECT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "workflow", "src", "envs")
+PARTS = ("Snakefile", "profiles", "workflow", "src", "envs")
 STUDY = "study.yaml"
 DEFAULT = (PROJECT / "workflow" / "studies" / "smoke.yaml").read_text()
 

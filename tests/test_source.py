@@ -61,7 +61,9 @@ def test_a_modules_file_is_found_without_importing_it(package: Package) -> None:
 
 @pytest.mark.parametrize("name", ["no_such_module", "lab.nothing", "lab.nothing.deeper", "sparsity_cliff.nothing"])
 def test_a_module_that_is_not_there_is_named(package: Package, name: str) -> None:
-    with pytest.raises(SourceError, match=f"^no module named {name} \\(searched "):
+    with pytest.raises(
+        SourceError, match=f"^no module named {name} in the working directory, on PYTHONPATH or installed$"
+    ):
         source.path_of(name)
 
 
@@ -105,7 +107,7 @@ def test_constants_are_literals_with_a_default(package: Package) -> None:
     assert source.constant("lab.a", "SHAPE") == (3, 8)
     assert source.constant("lab.a", "LOSSES") is None
     assert source.constant("lab.a", "LOSSES", ()) == ()
-    with pytest.raises(ValueError, match="malformed"):
+    with pytest.raises(SourceError, match=r"^lab\.a\.MADE is not a literal: make\(\)$"):
         source.constant("lab.a", "MADE")
 
 
@@ -145,7 +147,7 @@ def test_options_are_the_keyword_only_arguments(package: Package) -> None:
     package.write(
         "lab/acts.py",
         """
-        def f(model, features=3, *, alpha: Positive, beta: Share = 0.5, kind: Literal["a", "b"] = "a", none=None):
+        def f(features=3, *, alpha: Positive, beta: Share = 0.5, kind: Literal["a", "b"] = "a", none=None):
             pass
         class WithInit(Base):
             def other(self, *, not_me: int = 1): pass
@@ -241,8 +243,8 @@ def test_values_that_fit(annotation: str, value: Any, converted: Any) -> None:
         ("bool", 1, "valid: true or false"),
         ("bool", "yes", "valid: true or false"),
         ("str", 1, "valid: a text"),
-        ("Count | None", 0, "valid: an integer >= 1"),
-        ("Count", None, "valid: an integer >= 1"),
+        ("Count | None", 0, "valid: an integer from 1 to 2147483647 or null"),
+        ("Count", None, "valid: an integer from 1 to 2147483647"),
         ("Share", 1, "valid: a number from 0 to below 1"),
         ("Literal['a', 'b']", "c", "valid: a, b"),
         ("Literal['a']", "", "valid: a"),
@@ -250,7 +252,7 @@ def test_values_that_fit(annotation: str, value: Any, converted: Any) -> None:
         ("list[Count]", [], "valid: a list that is not empty"),
         ("list[Count]", 3, "valid: a list that is not empty"),
         ("list[Count]", "12", "valid: a list that is not empty"),
-        ("list[Count]", [1, 0], "valid: an integer >= 1"),
+        ("list[Count]", [1, 0], "valid: an integer from 1 to 2147483647"),
     ],
 )
 def test_values_that_do_not_fit(annotation: str, value: Any, words: str) -> None:

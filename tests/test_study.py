@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from forked import Forked
 from hypothesis import given
 from hypothesis import strategies as st
-from sweeps import DEFAULT, Sweep
+from sweeps import DEFAULT, copy_project
 
 from sparsity_cliff import source, study
 
@@ -115,30 +116,52 @@ def test_what_is_read_from_source_is_what_importing_gives(kind: str) -> None:
 
 # ------------------------------------------------------------------------------------------ mistakes
 
+SEEDS = ", ".join(f"{1000 * i}-{1000 * i + 999}" for i in range(60))
 MISTAKES: list[tuple[str, str, str, str]] = [
     # what, old text of the smoke study, new text, what the line must say
-    ("unknown section", "probes:\n", "probs:\n", "probs: unknown key 'probs' (did you mean probes?); valid: study, checkpoints, data"),
-    ("unknown key of the study", "  seeds: [0-1]", "  sedes: [0-1]", "study.sedes: unknown key 'sedes' (did you mean seeds?)"),
-    ("unknown key of an architecture", "    steps: 20", "    step: 20", "architectures.mlp.step: unknown key 'step'"),
+    ("level that is no number", "  baseline: relu", "  baseline: relu\n  level: yes", "line 78: cliff.level: true is not valid; valid: a number from 0.5 to below 1"),
+    ("endless seeds", "seeds: [0-1]", "seeds: [0-20000000]", "line 4: study.seeds.0: '0-20000000' is not valid; valid: at most 10000 seeds in a block"),
+    ("large seed", "seeds: [0-1]", "seeds: [3000000000]", "study.seeds.0: 3000000000 is not valid; valid: a seed (an integer from 0 to 2147483647) or a block"),
+    ("large seed in a block", "seeds: [0-1]", "seeds: [2147483647-2147483648]", "study.seeds.0: '2147483647-2147483648' is not valid; valid: seeds from 0 to 2147483647"),
+    ("too many trainings", "seeds: [0-1]", f"seeds: [{SEEDS}]", "line 56: grid.0: 540000 trainings are too many; valid: at most 200000 in a block"),
+    ("too many runs", "seeds: [0-1]", f"seeds: [{', '.join(map(str, range(3000)))}]", "grid.0: 27000 runs are too many; valid: at most 20000 in a block"),
+    ("seed of half", "seeds: [0-1]", "seeds: [0.5]", "study.seeds.0: 0.5 is not valid; valid: a seed"),
+    ("endless steps", "steps: 20", "steps: 1e300", "architectures.mlp.steps: 1000"),
+    ("batch larger than the data", "batch_size: 32\n  resnet", "batch_size: 321\n  resnet", "architectures.mlp.batch_size: 321 is not valid; valid: at most the examples of mnist1d for training, here 320"),
+    ("microbatch larger than the batch", "microbatch: 4", "microbatch: 9", "architectures.gpt.microbatch: 9 is not valid; valid: at most batch_size, here 8"),
+    ("warmup as long as the run", "warmup: 2}", "warmup: 10}", "architectures.resnet.schedule.warmup: 10 is not valid; valid: below steps, here 10"),
+    ("more digits than there are", "{function: digits}", "{function: digits, examples: 1438}", "data.digits: digits needs examples is None or examples <= 1437; here examples=1438"),
+    ("fewer examples than classes", "examples: 400", "examples: 9", "data.mnist1d: mnist1d needs examples >= 10 and examples % 10 == 0; here examples=9"),
+    ("examples that are no multiple", "examples: 400", "examples: 405", "data.mnist1d: mnist1d needs examples >= 10 and examples % 10 == 0; here examples=405"),
+    ("more held-out examples than there are", "{every: 4, examples: 1}", "{every: 4, examples: 100}", "architectures.mpsenet.probes.examples: 100 is not valid; valid: at most the examples of speech that are held out"),
+    ("resamples of half", "  baseline: relu", "  baseline: relu\n  resamples: 1000.5", "cliff.resamples: 1000.5 is not valid; valid: an integer from 100 to 1000000"),
+    ("long name", "  gelu: {", f"  {'g' * 61}: {{", "line 46: activations: \"ggg"),
+    ("newline in a name", "  gelu: {", '  "gelu\\n": {', 'line 46: activations: "gelu\\n" is not a valid name'),
+    ("object without a module", "{function: gelu}", "{function: ':act'}", "activations.gelu.function: ':act' is not valid; valid: module:object, such as my_lab.acts:MyAct"),
+    ("object of an object", "{function: gelu}", "{function: 'a:b:c'}", "activations.gelu.function: 'a:b:c' is not valid; valid: module:object"),
+    ("digits of another script", "seeds: [0-1]", "seeds: [٠-٢]", "study.seeds.0: "),
+    ("unknown section", "probes:\n", "probs:\n", "probs: unknown key \"probs\" (did you mean probes?); valid: study, checkpoints, data"),
+    ("unknown key of the study", "  seeds: [0-1]", "  sedes: [0-1]", "study.sedes: unknown key \"sedes\" (did you mean seeds?)"),
+    ("unknown key of an architecture", "    steps: 20", "    step: 20", "architectures.mlp.step: unknown key \"step\""),
     ("unknown option of a model", "width: 16, depth: 2", "widht: 16, depth: 2",
-     "architectures.mlp.model.widht: unknown option of mlp 'widht' (did you mean width?); valid: width, depth, bias, init"),
+     "architectures.mlp.model.widht: unknown option of mlp \"widht\" (did you mean width?); valid: width, depth, bias, init"),
     ("unknown option of an activation", "sparsity: 0.8", "sparcity: 0.8", "activations.topk_80.sparcity: unknown option of topk"),
-    ("unknown key of a grid block", "    data: [random]", "    dat: [random]", "grid.1.dat: unknown key 'dat' (did you mean data?)"),
-    ("unknown key of the probes", "  every: 10", "  evry: 10", "probes.evry: unknown key 'evry' (did you mean every?); valid: every, examples, measure"),
+    ("unknown key of a grid block", "    data: [random]", "    dat: [random]", "grid.1.dat: unknown key \"dat\" (did you mean data?)"),
+    ("unknown key of the probes", "  every: 10", "  evry: 10", "probes.evry: unknown key \"evry\" (did you mean every?); valid: every, examples, measure"),
     ("unknown option of an optimizer", "momentum: 0.9", "momentun: 0.9", "architectures.resnet.optimizer.momentun: unknown option of sgd"),
-    ("unknown activation function", "{function: gelu}", "{function: gleu}", "activations.gelu.function: unknown activation 'gleu' (did you mean gelu?); valid: relu, gelu"),
-    ("unknown model", "function: mlp", "function: mpl", "architectures.mlp.model.function: unknown model 'mpl' (did you mean mlp?); valid: mlp, cnn, resnet, vit"),
-    ("unknown loss", "{function: mse}", "{function: rmse}", "losses.mse.function: unknown loss 'rmse' (did you mean mse?); valid: cross_entropy, mse"),
-    ("unknown optimizer", "function: adam,", "function: adagrad,", "architectures.mlp.optimizer.function: unknown optimizer 'adagrad'"),
-    ("unknown data function", "{function: digits}", "{function: imagenet}", "data.digits.function: unknown data 'imagenet'; valid: mnist1d, digits, cifar10, cifar100"),
+    ("unknown activation function", "{function: gelu}", "{function: gleu}", "activations.gelu.function: unknown activation \"gleu\" (did you mean gelu?); valid: relu, gelu"),
+    ("unknown model", "function: mlp", "function: mpl", "architectures.mlp.model.function: unknown model \"mpl\" (did you mean mlp?); valid: mlp, cnn, resnet, vit"),
+    ("unknown loss", "{function: mse}", "{function: rmse}", "losses.mse.function: unknown loss \"rmse\" (did you mean mse?); valid: cross_entropy, mse"),
+    ("unknown optimizer", "function: adam,", "function: adagrad,", "architectures.mlp.optimizer.function: unknown optimizer \"adagrad\""),
+    ("unknown data function", "{function: digits}", "{function: imagenet}", "data.digits.function: unknown data \"imagenet\"; valid: mnist1d, digits, cifar10, cifar100"),
     ("unknown name in the grid", "activations: [relu, tanh, topk_80]", "activations: [relu, tanh, topk_90]",
-     "grid.0.activations: unknown activation 'topk_90' (did you mean topk_80?); valid: relu, gelu, tanh, topk_80"),
-    ("unknown data axis", "data: [random]", "data: [noise]", "grid.1.data: unknown data 'noise'; valid: real, random"),
-    ("unknown data set", "    data: mnist1d", "    data: mnist2d", "architectures.mlp.data: unknown data set 'mnist2d' (did you mean mnist1d?)"),
-    ("text for a number", "steps: 20", "steps: many", 'architectures.mlp.steps: "many" is not valid; valid: an integer >= 1'),
-    ("negative steps", "steps: 20", "steps: -20", "architectures.mlp.steps: -20 is not valid; valid: an integer >= 1"),
-    ("zero steps", "steps: 20", "steps: 0", "architectures.mlp.steps: 0 is not valid; valid: an integer >= 1"),
-    ("fraction for a count", "width: 16, depth: 2", "width: 16.5, depth: 2", "architectures.mlp.model.width: 16.5 is not valid; valid: an integer >= 1"),
+     "grid.0.activations: unknown activation \"topk_90\" (did you mean topk_80?); valid: relu, gelu, tanh, topk_80"),
+    ("unknown data axis", "data: [random]", "data: [noise]", "grid.1.data: unknown data \"noise\"; valid: real, random"),
+    ("unknown data set", "    data: mnist1d", "    data: mnist2d", "architectures.mlp.data: unknown data set \"mnist2d\" (did you mean mnist1d?)"),
+    ("text for a number", "steps: 20", "steps: many", 'architectures.mlp.steps: "many" is not valid; valid: an integer from 1 to 2147483647'),
+    ("negative steps", "steps: 20", "steps: -20", "architectures.mlp.steps: -20 is not valid; valid: an integer from 1 to 2147483647"),
+    ("zero steps", "steps: 20", "steps: 0", "architectures.mlp.steps: 0 is not valid; valid: an integer from 1 to 2147483647"),
+    ("fraction for a count", "width: 16, depth: 2", "width: 16.5, depth: 2", "architectures.mlp.model.width: 16.5 is not valid; valid: an integer from 1 to 2147483647"),
     ("boolean for a number", "lr: 0.05", "lr: true", "architectures.resnet.optimizer.lr: true is not valid; valid: a number > 0"),
     ("negative learning rate", "lr: 0.05", "lr: -0.05", "architectures.resnet.optimizer.lr: -0.05 is not valid; valid: a number > 0"),
     ("share above one", "sparsity: 0.8", "sparsity: 80", "activations.topk_80.sparsity: 80 is not valid; valid: a number from 0 to below 1"),
@@ -150,35 +173,35 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("missing function", "{function: gelu}", "{}", "activations.gelu.function: missing"),
     ("empty axis", "activations: [relu, tanh, topk_80]", "activations: []", "grid.0.activations: [] is not valid; valid: a list of at least one name"),
     ("axis that is no list", "activations: [relu, gelu]", "activations: gelu", 'grid.2.activations: "gelu" is not valid; valid: a list of at least one name'),
-    ("name twice in an axis", "activations: [relu, gelu]", "activations: [gelu, gelu]", "grid.2.activations: [\"gelu\", \"gelu\"] is not valid; valid: a list of at least one name, without repeats"),
+    ("name twice in an axis", "activations: [relu, gelu]", "activations: [gelu, gelu]", "grid.2.activations: gelu stands twice; valid: a list of names, without repeats"),
     ("run in two blocks", "activations: [relu, gelu]\n    losses: [mse]", "activations: [relu]\n    losses: [cross_entropy]",
      "grid.2: run mlp.relu.cross_entropy.real.s0-1 is in grid.0 already (seed 0)"),
     ("overlapping seeds", "seeds: [0-1]", "seeds: [0-1, 1-2]", "study.seeds: seed 1 stands in two blocks"),
-    ("seeds backwards", "seeds: [0-1]", "seeds: [3-1]", "study.seeds: '3-1' is empty"),
-    ("negative seed", "seeds: [0-1]", "seeds: [-1]", "study.seeds.0: -1 is not valid; valid: a seed (an integer >= 0) or a block first-last"),
+    ("seeds backwards", "seeds: [0-1]", "seeds: [3-1]", "study.seeds.0: '3-1' is empty"),
+    ("negative seed", "seeds: [0-1]", "seeds: [-1]", "study.seeds.0: -1 is not valid; valid: a seed (an integer from 0 to 2147483647) or a block first-last"),
     ("impossible data for the architecture", "    data: digits\n    optimizer: {function: sgd", "    data: mnist1d\n    optimizer: {function: sgd",
      "architectures.resnet.data: resnet takes image data, and mnist1d is signal data"),
     ("impossible optimizer", "{function: sgd, lr: 0.05, momentum: 0.9}", "{function: muon, lr: 0.05, adamw_lr: 1e-3}",
      "architectures.resnet: resnet needs optimizer != 'muon'; here optimizer=muon"),
     ("speech for a language model", "    data: text\n", "    data: speech\n", "architectures.gpt.data: gpt takes tokens data, and speech is speech data"),
     ("a classifier's loss for speech", "losses: [speech]\nprobes", "losses: [mse]\nprobes", "grid.4: loss mse (mse) is impossible for architecture mpsenet (mpsenet); valid: mpsenet"),
-    ("probes of an architecture", "{every: 4, examples: 1}", "{every: 4, measure: [weights]}", "architectures.mpsenet.probes.measure: unknown key 'measure'; valid: every, examples"),
-    ("microbatch of nothing", "microbatch: 4", "microbatch: 0", "architectures.gpt.microbatch: 0 is not valid; valid: an integer >= 1"),
+    ("probes of an architecture", "{every: 4, examples: 1}", "{every: 4, measure: [weights]}", "architectures.mpsenet.probes.measure: unknown key \"measure\"; valid: every, examples"),
+    ("microbatch of nothing", "microbatch: 4", "microbatch: 0", "architectures.gpt.microbatch: 0 is not valid; valid: an integer from 1 to 2147483647"),
     ("more processes than examples", "microbatch: 4", "processes: 9", "architectures.gpt.processes: 9 is not valid; valid: at most batch_size, here 8"),
-    ("no processes", "microbatch: 4", "processes: 0", "architectures.gpt.processes: 0 is not valid; valid: an integer >= 1"),
+    ("no processes", "microbatch: 4", "processes: 0", "architectures.gpt.processes: 0 is not valid; valid: an integer from 1 to 2147483647"),
     ("batch norm in parts", "    schedule: {function: cosine, warmup: 2}\n", "    processes: 2\n", "grid.0: resnet · relu · default · cross_entropy · real: resnet needs processes == 1 or normalization is not None; here processes=2, normalization=None"),
-    ("no jobs on a GPU", "  seeds: [0-1]", "  seeds: [0-1]\n  jobs_per_gpu: 0", "study.jobs_per_gpu: 0 is not valid; valid: an integer >= 1"),
-    ("unknown key of the checkpoints", "probes:\n", "checkpoints: {every_second: 60}\nprobes:\n", "checkpoints.every_second: unknown key 'every_second' (did you mean every_seconds?); valid: every_seconds, keep"),
+    ("no jobs on a GPU", "  seeds: [0-1]", "  seeds: [0-1]\n  jobs_per_gpu: 0", "study.jobs_per_gpu: 0 is not valid; valid: an integer from 1 to 2147483647"),
+    ("unknown key of the checkpoints", "probes:\n", "checkpoints: {every_second: 60}\nprobes:\n", "checkpoints.every_second: unknown key \"every_second\" (did you mean every_seconds?); valid: every_seconds, keep"),
     ("negative time between saves", "probes:\n", "checkpoints: {every_seconds: -1}\nprobes:\n", "checkpoints.every_seconds: -1 is not valid; valid: a number >= 0 of seconds between saves, 0 for a save at every step"),
     ("a number of kept states", "probes:\n", "checkpoints: {keep: 3}\nprobes:\n", "checkpoints.keep: 3 is not valid; valid: true to keep the final state of every seed, or false"),
     ("control over another control", "topk, sparsity: 0.8}", "topk, sparsity: 0.8, base: topk}", 'activations.topk_80.base: "topk" is not valid; valid: relu, gelu'),
     ("heads that do not divide the width", "depth: 1, heads: 2", "depth: 1, heads: 3", "architectures.vit: vit needs width % heads == 0; here width=16, heads=3"),
     ("patch that does not divide the image", "patch: 4", "patch: 3", "architectures.vit: vit needs height % patch == 0; here height=8, patch=3"),
-    ("name with a dot", "  gelu: {function", "  gelu.1: {function", "activations: 'gelu.1' is not a valid name; valid: a letter, then letters, digits, _ and -"),
+    ("name with a dot", "  gelu: {function", "  gelu.1: {function", 'activations: "gelu.1" is not a valid name; valid: a letter, then letters, digits, _ and -, at most 60 in all'),
     ("reserved name", "probes:\n", "normalizations: {default: {function: none}}\nprobes:\n", "normalizations.default: this name is kept for"),
     ("key twice", "  every: 10", "  every: 10\n  every: 20", "line 74: key 'every' stands twice"),
-    ("baseline that is not in the grid", "baseline: relu", "baseline: silu", "cliff.baseline: unknown name of the grid 'silu'"),
-    ("control that is not in the grid", "controls: [tanh]", "controls: [tahn]", "drift.controls.0: unknown name of the grid 'tahn' (did you mean tanh?)"),
+    ("baseline that is not in the grid", "baseline: relu", "baseline: silu", "cliff.baseline: unknown name of the grid \"silu\""),
+    ("control that is not in the grid", "controls: [tanh]", "controls: [tahn]", "drift.controls.0: unknown name of the grid \"tahn\" (did you mean tanh?)"),
     ("architecture without a baseline", "architectures: [mlp, resnet, vit]\n    activations: [relu, tanh, topk_80]", "architectures: [vit]\n    activations: [tanh, topk_80]", "cliff.baseline: relu has no run on real data with architecture vit"),
     ("too few resamples", "  baseline: relu", "  baseline: relu\n  level: 0.99\n  resamples: 100", "cliff.resamples: 100 are too few for level 0.99; valid: 1250 or more"),
     ("probes that the analysis lacks", "[activations, weights, gradients, histograms]", "[weights]", "probes.measure: activations missing; the cliff and the drift need activations and weights"),
@@ -190,21 +213,142 @@ MISTAKES: list[tuple[str, str, str, str]] = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with nothing run; its study file is for a test to write."""
+    return copy_project(tmp_path_factory.mktemp("study") / "project").folder
+
+
+def refused(project: Path, forked: Forked) -> str:
+    """The one line that both commands say of the project's study; they start nothing and write nothing."""
+    status, output = forked.run(project, "--configfile", "study.yaml", "--cores", "1", timeout=30)
+    seconds = [forked.cpu]
+    lines = [
+        line for line in output.splitlines() if line.strip() and not line.startswith("Using workflow specific prof")
+    ]
+    table = forked.cli(project, "runs", "study.yaml", timeout=30)
+    assert (status, len(lines)) == (1, 1), output
+    assert table == (1, f"{lines[0]}\n")
+    assert max(*seconds, forked.cpu) < 2
+    assert not (project / "results").exists()
+    return lines[0]
+
+
 def test_there_is_a_test_for_at_least_thirty_mistakes() -> None:
     assert len({what for what, *_ in MISTAKES}) == len(MISTAKES) >= 30
 
 
 @pytest.mark.parametrize(("what", "old", "new", "says"), MISTAKES, ids=[what for what, *_ in MISTAKES])
-def test_a_mistake_gets_one_clear_line_before_any_job(fresh: Sweep, what: str, old: str, new: str, says: str) -> None:
-    fresh.edit("study.yaml", (old, new))
-    output = fresh.snakemake(check=False)
-    lines = [line for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")]
-    assert len(errors) == 1, output
-    assert errors[0].startswith("error: study.yaml: ")
-    assert says in errors[0]
-    assert "Traceback" not in output
-    assert not (fresh.folder / "results").exists()
+def test_a_mistake_gets_one_clear_line_before_any_job(
+    project: Path, forked: Forked, what: str, old: str, new: str, says: str
+) -> None:
+    assert DEFAULT.count(old) == 1
+    (project / "study.yaml").write_text(DEFAULT.replace(old, new))
+    line = refused(project, forked)
+    assert says in line
+    assert re.match(r"error: study\.yaml: (line \d+: )?[a-z]", line)
+
+
+def instead(old: str, new: str) -> str:
+    assert old in DEFAULT
+    return DEFAULT.replace(old, new, 1)
+
+
+def bomb(first: str, rest: str) -> str:
+    """Ten levels, each of which names the one before ten times: 10 to the 10th values."""
+    levels = (rest.format(i, ", ".join([f"*a{i - 1}"] * 10)) for i in range(1, 11))
+    return f"a0: &a0 {first}\n" + "".join(levels)
+
+
+DECIMAL = "is not a decimal number; valid: digits, without a 0 before them"
+#: what -> (a study, where and what its line says)
+UNREADABLE: dict[str, tuple[str | bytes, str]] = {
+    "not a number": (instead("seeds: [0-1]", "seeds: [.nan]"), "line 4: .nan is not valid; valid: finite decimal numbers"),
+    "infinity": (instead("every: 10", "every: -.inf"), "line 73: -.inf is not valid; valid: finite decimal numbers"),
+    "too large for a float": (instead("lr: 0.05", "lr: 1e400"), "line 20: 1e400 is not valid; valid: numbers up to 1.8e+308"),
+    "too many digits": (instead("steps: 20", f"steps: {'9' * 5000}"), "line 15: 9999"),
+    "octal": (instead("steps: 20", "steps: 0100"), f"line 15: 0100 {DECIMAL}"),
+    "hexadecimal": (instead("steps: 20", "steps: 0x10"), f"line 15: 0x10 {DECIMAL}"),
+    "to the base of sixty": (instead("steps: 20", "steps: 1:30"), f"line 15: 1:30 {DECIMAL}"),
+    "date": (instead("steps: 20", "steps: 2024-01-01"), "line 15: 2024-01-01 is a timestamp in YAML; a text of this form needs"),
+    "tag": (instead("steps: 20", "steps: !!int abc"), "line 15: tag 'tag:yaml.org,2002:int' is not valid; valid: values without"),
+    "tag of one's own": (instead("steps: 20", "steps: !python abc"), "line 15: tag '!python' is not valid"),
+    "list as a key": (f"[a, b]: c\n{DEFAULT}", "line 1: key a list or mapping is not a text"),
+    "mapping as a key": (f"? {{a: b}}\n: c\n{DEFAULT}", "line 1: key a list or mapping is not a text"),
+    "number as a key": (instead("  gelu:", "  1:"), "line 48: key 1 is not a text; a number, date or yes needs quotes"),
+    "yes as a key": (instead("  gelu:", "  yes:"), "line 48: key yes is not a text"),
+    "recursive mapping": (f"x: &x {{y: *x}}\n{DEFAULT}", "line 1: *x is inside of what it names"),
+    "recursive list": (f"x: &x [*x]\n{DEFAULT}", "line 1: *x is inside of what it names"),
+    "alias of nothing": (instead("steps: 20", "steps: *nothing"), "line 15: no &nothing before *nothing"),
+    "merged number": (instead("    steps: 20", "    <<: 20"), "line 15: << takes a mapping or a list of mappings"),
+    "merged twice": (f"a: {{<<: {{}}, <<: {{}}}}\n{DEFAULT}", "line 1: key '<<' stands twice"),
+    "nested lists": (f"{DEFAULT}x: {'[' * 3000}", "line 81: nested too deeply; valid: at most 20 levels"),
+    "nested mappings": (DEFAULT + "x: " + "{a: " * 3000, "line 81: nested too deeply; valid: at most 20 levels"),
+    "nested blocks": ("".join(f"{' ' * i}a:\n" for i in range(600)), "line 20: nested too deeply; valid: at most 20 levels"),
+    "bomb of aliases": (bomb("[x, x]", "a{0}: &a{0} [{1}]\n"), "line 6: too many values; valid: at most 100000"),
+    "bomb of merges": (bomb("{x: 1}", "a{0}: &a{0} {{<<: [{1}]}}\n"), "line 6: too many values; valid: at most 100000"),
+    "large": (DEFAULT + "#" * 250_000, "more than 250000 bytes; valid: at most 250000"),
+    "empty": ("# nothing\n", "empty; a study file is a mapping of sections"),
+    "list": ("- study\n", "a study file is a mapping of sections"),
+    "second document": (f"{DEFAULT}---\nx: 1\n", "line 81: a second document; a study file is one"),
+    "unclosed list": (instead("seeds: [0-1]", "seeds: [0-1"), "line 5: not valid YAML (while parsing a flow sequence"),
+    "tab": (f"{DEFAULT}\tx: 1\n", "line 81: not valid YAML ("),
+    "UTF-16": (DEFAULT.encode("utf-16"), "line 1: not a text in UTF-8"),
+    "Latin-1": (DEFAULT.encode() + b"# caf\xe9\n", "line 81: not a text in UTF-8"),
+    "binary": (bytes(range(256)), "line 2: not a text in UTF-8"),
+    "NUL": (f"{DEFAULT}x: \0\n", "line 81: character '\\x00' is not valid; valid: printable text"),
+    "template": (f"__use_yte__: true\n{DEFAULT}", 'line 1: __use_yte__: unknown key "__use_yte__"; valid: study'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_what_is_no_study_gets_the_same_line_of_both_commands(project: Path, forked: Forked, what: str) -> None:
+    content, says = UNREADABLE[what]
+    (project / "study.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert refused(project, forked).startswith(f"error: study.yaml: {says}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--configfile", "nowhere.yaml"), "nowhere.yaml: cannot be read (No such file or directory)"),
+        (("--configfile", "src"), "src: cannot be read (Is a directory)"),
+        (("--configfiles", "study.yaml", "other.yaml"), "--configfile: a study is one file; here study.yaml, other.yaml"),
+        (("--config", "study=3"), "--config: a study is one file; write the change into a copy of it and give --configfile"),
+        ((), "config.yaml: line 2: not valid YAML (mapping values are not allowed in this context)"),
+        (("--configfile=bad.yaml", "--workflow-profile", "workflow/profiles/local"), "bad.yaml: line 2: not valid YAML ("),
+        (("--configfiles=bad.yaml", "--workflow-profile", "workflow/profiles/slurm"), "bad.yaml: line 2: not valid YAML ("),
+        (("--configfile", "study.yaml", "--config", "ab=1", "--workflow-profile", "none"), "--config: a study is one file;"),
+        (("--configfile", "study.yaml", "study.yaml", "--workflow-profile", "none"), "--configfile: a study is one file;"),
+    ],
+)  # fmt: skip
+def test_a_command_line_names_one_readable_study(
+    project: Path, forked: Forked, arguments: tuple[str, ...], says: str
+) -> None:
+    (project / "study.yaml").write_text(DEFAULT)
+    for name in ("config.yaml", "bad.yaml"):
+        (project / name).write_text("study: 3\nx: y: z\n")
+    status, output = forked.run(project, "--cores", "1", *arguments)
+    lines = [line for line in output.splitlines() if not line.startswith("Using ")]
+    assert (status, len(lines)) == (1, 1), output
+    assert lines[0].startswith(f"error: {says}")
+    assert not (project / "results").exists()
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["config.yaml", "--configfile"])
+def test_what_runs_is_what_our_reader_reads(project: Path, forked: Forked, given: bool) -> None:
+    """Snakemake's reader takes 1e3 for a text, and quietly takes the second of two documents' worth of `[0]`."""
+    text = instead("seeds: [0-1]", "seeds: [1e1, 2.0]").replace("steps: 20", "steps: 1e2").replace("10", "1_0")
+    (project / "bom.yaml").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (project / "config.yaml").write_bytes((project / "bom.yaml").read_bytes())
+    chosen = ("--configfile", "bom.yaml") if given else ()
+    status, output = forked.run(project, "--dry-run", "--cores", "1", *chosen)
+    assert status == 0, output
+    found = set(re.findall(r"^    wildcards: run=(\S+)$", output, re.M))
+    plan = study.open_file(project / "bom.yaml")
+    assert found == set(plan.runs)
+    assert {run.seeds for run in plan.runs.values()} == {(10,), (2,)}
+    assert {json.loads(run.spec)["training"]["steps"] for run in plan.runs.values()} == {100, 10, 4}
 
 
 def test_an_unreadable_study_gets_one_line(tmp_path: Path) -> None:
@@ -221,7 +365,7 @@ def test_an_unreadable_study_gets_one_line(tmp_path: Path) -> None:
             study.read(tmp_path / "study.yaml")
         assert "\n" not in str(error.value)
     (tmp_path / "latin.yaml").write_bytes(b"study: {name: caf\xe9}\n")
-    with pytest.raises(study.StudyError, match=r"latin\.yaml: not a text in UTF-8$"):
+    with pytest.raises(study.StudyError, match=r"latin\.yaml: line 1: not a text in UTF-8$"):
         study.read(tmp_path / "latin.yaml")
 
 
@@ -400,7 +544,7 @@ def test_an_impossible_loss_for_an_architecture_is_refused(tmp_path: Path, monke
         "grid.0: loss cross_entropy (cross_entropy) is impossible for architecture mlp (my_lab.nets:Net); valid: mse"
     )
     config["architectures"]["mlp"]["model"]["widht"] = 4
-    with pytest.raises(study.StudyError, match=r"unknown option of my_lab\.nets:Net 'widht' \(did you mean width\?\)"):
+    with pytest.raises(study.StudyError, match=r'unknown option of my_lab\.nets:Net "widht" \(did you mean width\?\)'):
         study.load(config)
 
 

@@ -12,10 +12,9 @@ from sparsity_cliff import stale, study
 def print_runs(path: str) -> None:
     """The run table: id, data set, seeds, steps, and the reason to train."""
     try:
-        plan = study.load(study.read(path))
+        plan = study.open_file(path)
     except study.StudyError as error:
-        text = str(error)
-        raise SystemExit(f"error: {text}" if text.startswith(path) else f"error: {path}: {text}") from error
+        raise SystemExit(f"error: {error}") from error
     reasons = {run.id: stale.why_run(run, Path("results") / plan.name) for run in plan.runs.values()}
     width = max(map(len, plan.runs))
     print(f"{'run':{width}}  {'data set':10}  {'seeds':>5}  {'steps':>7}  why it would train")

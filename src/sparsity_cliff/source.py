@@ -32,12 +32,14 @@ class SourceError(ValueError):
 @cache
 def path_of(module: str) -> Path:
     """The file of a module, found without importing it or its packages."""
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise SourceError(f"{module!r} is not the name of a module")
     search: list[str] | None = None
     spec = None
     for part in module.split("."):
         spec = importlib.machinery.PathFinder.find_spec(part, search)
         if spec is None or (spec.origin is None and spec.submodule_search_locations is None):
-            raise SourceError(f"no module named {module} (searched {', '.join(p or '.' for p in sys.path[:3])}, …)")
+            raise SourceError(f"no module named {module} in the working directory, on PYTHONPATH or installed")
         search = list(spec.submodule_search_locations or [])
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise SourceError(f"module {module} has no Python source file")
@@ -55,6 +57,10 @@ def _tree(path: Path) -> ast.Module:
         tree = ast.parse(path.read_bytes())
     except SyntaxError as error:
         raise SourceError(f"{path}, line {error.lineno}: {error.msg}") from error
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SourceError(f"{path}: not Python that can be read ({error or type(error).__name__})") from error
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
@@ -87,7 +93,23 @@ def _value(module: str, name: str) -> ast.expr | None:
 def constant(module: str, name: str, default: Any = None) -> Any:
     """The literal value of a module's top-level constant, or `default` where it has none."""
     value = _value(module, name)
-    return default if value is None else ast.literal_eval(value)
+    return default if value is None else _literal(value, f"{module}.{name}")
+
+
+def words(module: str, name: str) -> tuple[str, ...]:
+    """A constant that is a tuple of texts, () where there is none. SourceError where it is anything else."""
+    found = constant(module, name, ())
+    if not isinstance(found, tuple | list) or not all(isinstance(word, str) for word in found):
+        raise SourceError(f"{module}.{name} is {found!r}; valid: a tuple of texts, such as ('one',)")
+    return tuple(found)
+
+
+def _literal(value: ast.expr, what: str) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        text = " ".join(ast.unparse(value).split())
+        raise SourceError(f"{what} is not a literal: {text if len(text) <= 60 else text[:57] + '...'}") from error
 
 
 # ------------------------------------------------------------------------------------------------- registries
@@ -108,6 +130,8 @@ def locate(kind: str, function: str) -> tuple[str, str]:
     """(module, attribute) of what a study file names: an entry of the registry of `kind`, or `module:object`."""
     if ":" in function:
         module, _, attribute = function.partition(":")
+        if not all(part.isidentifier() for part in (*module.split("."), attribute)):
+            raise SourceError(f"{function!r} is not valid; valid: module:object, such as my_lab.acts:MyAct")
         return module, attribute
     known = entries(kind)
     if function not in known:
@@ -132,79 +156,166 @@ class Option:
     default: Any
 
 
+LARGEST = 2**31 - 1  # a count: what seeds and steps are where they are written
+MANY = f"to {LARGEST}"
+
 #: Annotation -> (type, test, words). The names stand in sparsity_cliff.registry.
 KINDS: dict[str, tuple[type, Any, str]] = {
     "bool": (bool, lambda x: True, "true or false"),
-    "int": (int, lambda x: True, "an integer"),
+    "int": (int, lambda x: abs(x) < 2**63, "an integer"),
     "float": (float, lambda x: True, "a number"),
     "str": (str, lambda x: True, "a text"),
-    "Count": (int, lambda x: x >= 1, "an integer >= 1"),
-    "Size": (int, lambda x: x >= 0, "an integer >= 0"),
+    "Count": (int, lambda x: 1 <= x <= LARGEST, f"an integer from 1 {MANY}"),
+    "Size": (int, lambda x: 0 <= x <= LARGEST, f"an integer from 0 {MANY}"),
     "Share": (float, lambda x: 0 <= x < 1, "a number from 0 to below 1"),
     "Momentum": (float, lambda x: 0 <= x < 1, "a number from 0 to below 1"),
     "Positive": (float, lambda x: x > 0, "a number > 0"),
     "NonNegative": (float, lambda x: x >= 0, "a number >= 0"),
 }
+#: kind of entry -> what it is called with, by position; all else is by keyword
+CALLED: dict[str, tuple[str, ...]] = {
+    "activation": (),
+    "normalization": ("features", "spatial"),
+    "loss": (),
+    "model": ("shape", "classes", "activation", "normalization"),
+    "data": ("root",),
+    "optimizer": ("model",),
+    "schedule": (),
+}
 
 
 @cache
 def options(kind: str, function: str) -> dict[str, Option]:
-    """The options of what a study file names: its keyword-only arguments, a class's being those of __init__."""
+    """The options of what a study file names: its keyword-only arguments, a class's being those of __init__.
+
+    SourceError where it is no function or class of its module, or could not be called as CALLED says.
+    """
     module, attribute = locate(kind, function)
+    what = f"{module}.{attribute}"
     found = next((s for s in tree_of(module).body if attribute in _bound(s)), None)
+    bound = 0
     if isinstance(found, ast.ClassDef):
         inits = (s for s in found.body if isinstance(s, ast.FunctionDef) and s.name == "__init__")
-        found = next(inits, ast.parse("def __init__(self): pass").body[0])
+        found = next(inits, ast.parse("def __init__(self, *arguments): pass").body[0])
+        bound = 1  # self
     if not isinstance(found, ast.FunctionDef):
         raise SourceError(f"module {module} has no function or class {attribute}")
+    _callable(kind, what, found.args, bound)
     table = {}
     for argument, default in zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True):
         annotation = ast.unparse(argument.annotation) if argument.annotation else "missing"
-        try:
-            value = None if default is None else ast.literal_eval(default)
-        except ValueError as error:
-            problem = f"{module}.{attribute}: the default of {argument.arg} is not a literal: {ast.unparse(default)}"  # type: ignore[arg-type]
-            raise SourceError(problem) from error
+        value = None if default is None else _literal(default, f"{what}: the default of {argument.arg}")
         table[argument.arg] = Option(argument.arg, annotation, default is None, value)
     return table
 
 
+def _callable(kind: str, what: str, arguments: ast.arguments, bound: int) -> None:
+    """SourceError where a function with these arguments cannot be called with what its kind is called with."""
+    named = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)][bound:]
+    given = CALLED[kind]
+    how = f"({', '.join((*given, '*, options'))})"
+    needed = named[: len(named) - len(arguments.defaults)] if arguments.defaults else named
+    if len(needed) > len(given):
+        raise SourceError(
+            f"{what} needs {', '.join(needed[len(given) :])}; valid: {how}, that is, options are keyword-only"
+        )
+    if len(named) < len(given) and not arguments.vararg:
+        raise SourceError(f"{what} takes ({', '.join(named)}); valid: {how}")
+
+
 def convert(annotation: str, value: Any) -> Any:
     """`value` as the annotation has it: numbers of the right type. ValueError with the valid values otherwise."""
-    expression = ast.parse(annotation, mode="eval").body
+    try:
+        expression = ast.parse(annotation, mode="eval").body
+    except SyntaxError as error:
+        raise ValueError(_unchecked(annotation)) from error
     return _convert(expression, value)
 
 
+def _unchecked(annotation: str) -> str:
+    return f"the option's annotation {annotation!r} is not one that a study can check: {', '.join(KINDS)}"
+
+
+def _alternatives(annotation: ast.expr) -> list[ast.expr]:
+    """X | Y, Optional[X], Union[X, Y], and what is in quotes, as a list of what is none of these."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        try:
+            return _alternatives(ast.parse(annotation.value, mode="eval").body)
+        except SyntaxError as error:
+            raise ValueError(_unchecked(annotation.value)) from error
+    if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
+        return [*_alternatives(annotation.left), *_alternatives(annotation.right)]
+    if isinstance(annotation, ast.Subscript) and _name(annotation.value) in ("Optional", "Union"):
+        inner = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+        found = [part for item in inner for part in _alternatives(item)]
+        return [*found, ast.Constant(None)] if _name(annotation.value) == "Optional" else found
+    return [annotation]
+
+
+def _name(annotation: ast.expr) -> str:
+    """The last part of a dotted name: registry.Count is Count."""
+    return ast.unparse(annotation).rpartition(".")[2]
+
+
 def _convert(annotation: ast.expr, value: Any) -> Any:
-    if isinstance(annotation, ast.BinOp):  # X | None
-        if value is None:
-            return None
-        return _convert(annotation.left, value)
+    valid = []
+    for alternative in _alternatives(annotation):
+        if isinstance(alternative, ast.Constant) and alternative.value is None:
+            if value is None:
+                return None
+            valid.append("null")
+            continue
+        try:
+            return _convert_one(alternative, value)
+        except ValueError as error:
+            valid.append(str(error).removeprefix("valid: "))
+    unchecked = [words for words in valid if words.startswith("the option's")]
+    raise ValueError(unchecked[0] if unchecked else f"valid: {' or '.join(valid)}")
+
+
+def _convert_one(annotation: ast.expr, value: Any) -> Any:
     if isinstance(annotation, ast.Subscript):
-        outer = ast.unparse(annotation.value)
-        if outer == "Literal":
-            choices = ast.literal_eval(annotation.slice)
-            choices = choices if isinstance(choices, tuple) else (choices,)
-            if value not in choices:
-                raise ValueError(f"valid: {', '.join(map(str, choices))}")
-            return value
-        if not isinstance(value, list | tuple) or not value:
-            raise ValueError("valid: a list that is not empty")
-        return [_convert(annotation.slice, item) for item in value]
-    name = ast.unparse(annotation)
+        return _convert_many(annotation, value)
+    name = _name(annotation)
     if name == "ActivationName":
         bases = [n for n in entries("activation") if not any(o.required for o in options("activation", n).values())]
         if value not in bases:
             raise ValueError(f"valid: {', '.join(bases)}")
         return value
     if name not in KINDS:
-        raise ValueError(f"the option's annotation {name!r} is not one that a study can check: {', '.join(KINDS)}")
-    kind, valid, words = KINDS[name]
+        raise ValueError(_unchecked(ast.unparse(annotation)))
+    kind, valid, says = KINDS[name]
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     fits = isinstance(value, kind) if kind in (bool, str) else number and (kind is float or value == int(value))
     if not fits or not valid(value):
-        raise ValueError(f"valid: {words}")
+        raise ValueError(f"valid: {says}")
     return kind(value)
+
+
+def _convert_many(annotation: ast.Subscript, value: Any) -> Any:
+    """Literal[...], list[X], tuple[X, ...] and tuple[X, Y]."""
+    outer, inner = _name(annotation.value), annotation.slice
+    if outer == "Literal":
+        try:
+            choices = ast.literal_eval(inner)
+        except ValueError as error:
+            raise ValueError(_unchecked(ast.unparse(annotation))) from error
+        choices = choices if isinstance(choices, tuple) else (choices,)
+        for choice in choices:
+            if choice == value and isinstance(choice, bool) == isinstance(value, bool):
+                return choice
+        raise ValueError(f"valid: {', '.join(map(str, choices))}")
+    if outer.lower() not in ("list", "sequence", "tuple"):
+        raise ValueError(_unchecked(ast.unparse(annotation)))
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError("valid: a list that is not empty")
+    if outer.lower() == "tuple" and isinstance(inner, ast.Tuple):
+        if isinstance(inner.elts[-1], ast.Constant) and inner.elts[-1].value is ...:
+            return [_convert(inner.elts[0], item) for item in value]
+        if len(value) != len(inner.elts):
+            raise ValueError(f"valid: a list of {len(inner.elts)}")
+        return [_convert(part, item) for part, item in zip(inner.elts, value, strict=True)]
+    return [_convert(inner, item) for item in value]
 
 
 # ------------------------------------------------------------------------------------------------- digests

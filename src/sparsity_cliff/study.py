@@ -1,10 +1,10 @@
 """A study file, validated and expanded into its run table. Imports nothing heavy: Snakemake parses this every time."""
 
-import ast
 import difflib
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,17 +15,18 @@ from typing import Any
 import jsonschema
 import yaml
 
-from sparsity_cliff import contents, source
+from sparsity_cliff import contents, expressions, reading, source
+from sparsity_cliff.reading import Config
+from sparsity_cliff.reading import StudyError as StudyError
 
 SCHEMA_FILE = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
 DEFAULT = "default"  # the name of the architecture's own normalization
+KINDS = ("signal", "image", "tokens", "speech")  # of data
+# what a study may grow to: some ten times what Snakemake handles well
+RUNS, BLOCK, TRAININGS = 20_000, 10_000, 200_000
+LONGEST = 200  # characters of a run's id, which names files: at most 255 with what is added
 #: section of the study file -> kind of registry that its entries' `function` names
-SECTIONS = {"data": "data", "activations": "activation", "normalizations": "normalization", "losses": "loss"}
-Config = dict[str, Any]
-
-
-class StudyError(ValueError):
-    """A study that cannot be run; the message is one line: where, what, and the valid values."""
+SECTIONS = {"activations": "activation", "normalizations": "normalization", "losses": "loss"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Study:
     datasets: dict[str, Dataset]
     cliff: Config
     drift: Config
+    config: Config  # all of the study file, numbers normalized
 
 
 def canonical(value: Any) -> str:
@@ -74,54 +76,42 @@ def canonical(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------- reading
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that stands twice in one mapping is an error and not a silent override."""
-
-
-def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen = set()
-    for key_node, _ in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *other, whose keys may be overridden
-            continue
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise StudyError(f"line {key_node.start_mark.line + 1}: key {key!r} stands twice")
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def read(path: str | Path) -> Config:
     """The contents of a study file. StudyError where it is missing, unreadable, or not a YAML mapping."""
+    return reading.read(path)[0]
+
+
+def open_file(path: str | Path) -> Study:
+    """The study of a file. StudyError, one line that names the file, and its line where it has one."""
+    config, lines = reading.read(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            config = yaml.load(file, Loader=_UniqueKeys)
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise StudyError(f"{path}: not a text in UTF-8") from error
-    except yaml.YAMLError as error:
-        raise StudyError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+        return load(config)
     except StudyError as error:
-        raise StudyError(f"{path}: {error}") from error
-    if not isinstance(config, dict):
-        raise StudyError(f"{path}: a study file is a mapping of sections")
-    return config
+        where = str(error).partition(": ")[0]
+        while where and where not in lines:
+            where = where.rpartition(".")[0]
+        place = f"line {lines[where]}: " if where else ""
+        raise StudyError(f"{reading.shown(path)}: {place}{error}") from error
 
 
-_SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+_SCIENTIFIC = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+")
 
 
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text; a researcher means the number."""
+def _numbers(value: Any, where: str = "") -> Any:
+    """Whole numbers as integers: 1e3 and 2.0 are counts as 1000 and 2 are. StudyError where one is not finite.
+
+    Other readers of YAML give 1e-3 as a text, and write it in quotes; it is the number all the same.
+    """
     if isinstance(value, Mapping):
-        return {key: _numbers(item) for key, item in value.items()}
+        return {key: _numbers(item, f"{where}.{key}" if where else str(key)) for key, item in value.items()}
     if isinstance(value, list):
-        return [_numbers(item) for item in value]
+        return [_numbers(item, f"{where}.{number}") for number, item in enumerate(value)]
     if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):
-        return float(value)
+        value = float(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise StudyError(f"{where}: {value} is not valid; valid: a finite number")
+        return int(value) if value.is_integer() else value
     return value
 
 
@@ -130,13 +120,19 @@ def _numbers(value: Any) -> Any:
 
 @cache
 def _validator() -> Any:
-    return jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8")))
+    return jsonschema.Draft202012Validator(yaml.load(SCHEMA_FILE.read_bytes(), Loader=reading.LOADER))
+
+
+def _text(value: Any) -> str:
+    """A value in a message."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _unknown(key: str, valid: list[str], what: str = "key") -> str:
     close = difflib.get_close_matches(str(key), valid, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"unknown {what} {key!r}{hint}; valid: {', '.join(valid) or 'none'}"
+    return f"unknown {what} {_text(key)}{hint}; valid: {', '.join(valid) or 'none'}"
 
 
 def _structure(config: Config) -> None:
@@ -156,12 +152,11 @@ def _structure(config: Config) -> None:
         raise StudyError(f"{dot}{missing}: missing; {where or 'a study'} needs {', '.join(error.validator_value)}")
     if error.validator == "propertyNames" or error.validator == "pattern":
         raise StudyError(
-            f"{where}: {error.instance!r} is not a valid name; valid: a letter, then letters, digits, _ and -"
+            f"{where}: {_text(error.instance)} is not a valid name; valid: a letter, then letters, digits, _ and -, at "
+            "most 60 in all"
         )
-    value = json.dumps(error.instance, default=str)
-    value = value if len(value) <= 60 else f"{value[:57]}..."
     valid = error.schema.get("description") or f"{error.validator} {error.validator_value}"
-    raise StudyError(f"{where}: {value} is not valid; valid: {valid}")
+    raise StudyError(f"{where}: {_text(error.instance)} is not valid; valid: {valid}")
 
 
 def _entry(kind: str, where: str, entry: Config) -> Config:
@@ -184,16 +179,64 @@ def _entry(kind: str, where: str, entry: Config) -> Config:
         try:
             resolved[name] = source.convert(option.annotation, value)
         except ValueError as error:
-            raise StudyError(f"{where}.{name}: {json.dumps(value, default=str)} is not valid; {error}") from error
+            raise StudyError(f"{where}.{name}: {_text(value)} is not valid; {error}") from error
     return resolved
+
+
+def _dataset(where: str, entry: Config) -> Config:
+    """A data set's entry, resolved, and what its module states: the KIND of its examples, and what it REQUIRES."""
+    resolved = _entry("data", where, entry)
+    module, _ = source.locate("data", resolved["function"])
+    kind = source.constant(module, "KIND")
+    if kind not in KINDS:
+        says = "states no KIND" if kind is None else f"states KIND = {kind!r}"
+        raise StudyError(f"{where}.function: {module} {says}; valid: {', '.join(KINDS)}")
+    for requirement in source.words(module, "REQUIRES"):
+        if all(word in resolved for word in _words(where, module, requirement)):  # else another source's of the module
+            _require(where, resolved["function"], module, requirement, resolved)
+    return resolved
+
+
+def _sizes(entry: Config) -> tuple[int | None, int | None]:
+    """How many examples a data set has for training and held out, None where that is known only from the data."""
+    module, _ = source.locate("data", entry["function"])
+    sizes = [_value(f"{module}.EXAMPLES", size, entry) for size in source.words(module, "EXAMPLES")]
+    return (sizes[0], sizes[1]) if len(sizes) == 2 else (None, None)
+
+
+def _value(what: str, text: str, names: Config) -> Any:
+    try:
+        return expressions.value(text, names)
+    except ValueError as error:
+        raise StudyError(f"{what} {text!r} cannot be judged ({error})") from error
+
+
+def _require(where: str, function: str, module: str, requirement: str, names: Config) -> None:
+    """StudyError where a requirement of a module is not met, or where it is none."""
+    used = ", ".join(f"{word}={names[word]}" for word in _words(where, module, requirement) if word in names)
+    try:
+        met = expressions.value(requirement, names)
+    except ValueError as error:
+        raise StudyError(
+            f"{where}: {module}.REQUIRES {requirement!r} cannot be judged ({error}); here {used}"
+        ) from error
+    if not met:
+        raise StudyError(f"{where}: {function} needs {requirement}; here {used}")
+
+
+def _words(where: str, module: str, requirement: str) -> list[str]:
+    try:
+        return expressions.names(requirement)
+    except ValueError as error:
+        raise StudyError(f"{where}: {module}.REQUIRES {requirement!r} cannot be judged ({error})") from error
 
 
 def _compatible(where: str, architecture: Config, dataset: Config) -> None:
     """What the architecture's file says of itself against the data and the optimizer of the study."""
     model, data = architecture["model"]["function"], dataset["function"]
-    accepts = source.constant(source.locate("model", model)[0], "ACCEPTS")
+    accepts = source.words(source.locate("model", model)[0], "ACCEPTS")
     kind = source.constant(source.locate("data", data)[0], "KIND")
-    if accepts is not None and kind not in accepts:
+    if accepts and kind not in accepts:
         raise StudyError(f"{where}.data: {model} takes {' or '.join(accepts)} data, and {data} is {kind} data")
     _requirements(where, architecture, dataset, {})
 
@@ -204,20 +247,21 @@ def _requirements(where: str, architecture: Config, dataset: Config, cell: dict[
     data_module = source.locate("data", dataset["function"])[0]
     image = source.constant(data_module, "KIND") == "image"
     shape = source.constant(data_module, "SHAPE", ())
+    if not isinstance(shape, tuple | list):
+        raise StudyError(f"{where}: {data_module}.SHAPE is {shape!r}; valid: a tuple of integers, such as (40,)")
     names = {"vocabulary": source.constant(data_module, "VOCABULARY", 0), **dataset}
     names |= dict(zip(("channels", "height", "length") if image else ("length",), shape, strict=False))
     training = architecture["training"]
     names |= {"optimizer": training["optimizer"]["function"], "processes": training["processes"]}
     names |= {**architecture["model"], **cell}
-    for requirement in source.constant(source.locate("model", model)[0], "REQUIRES", ()):
-        words = [node.id for node in ast.walk(ast.parse(requirement)) if isinstance(node, ast.Name)]
+    module = source.locate("model", model)[0]
+    for requirement in source.words(module, "REQUIRES"):
+        words = _words(where, module, requirement)
         if bool(cell) != any(word in words for word in ("loss", "activation", "normalization", "over")):
             continue
         if any(word not in names for word in words):
             continue  # the data do not say so much of themselves; the constructor will
-        if not eval(requirement, {"__builtins__": {}}, names):  # our own or the user's own constant, not study text
-            used = ", ".join(f"{name}={names[name]}" for name in dict.fromkeys(words))
-            raise StudyError(f"{where}: {model} needs {requirement}; here {used}")
+        _require(where, model, module, requirement, names)
 
 
 def _shareable(where: str, processes: int, normalization: Config, loss: Config, device: str) -> None:
@@ -226,7 +270,7 @@ def _shareable(where: str, processes: int, normalization: Config, loss: Config, 
         return
     function, problem = normalization["function"], None
     module, name = source.locate("normalization", function) if function else ("", "")
-    if function and name in source.constant(module, "OVER_BATCH", ()):
+    if function and name in source.words(module, "OVER_BATCH"):
         problem = f"the statistics of {function} are those of the whole batch"
     elif loss["function"] == "mpsenet" and loss["metric"]:
         problem = "the discriminator of mpsenet learns from the whole batch"
@@ -236,46 +280,79 @@ def _shareable(where: str, processes: int, normalization: Config, loss: Config, 
         raise StudyError(f"{where}: processes={processes} share each batch, and {problem}; valid: processes: 1")
 
 
-def _whole(value: float | None) -> int | None:
-    """YAML's 1e2 is a float."""
-    return None if value is None else int(value)
-
-
 def _architecture(where: str, section: Config, datasets: dict[str, Config]) -> Config:
     """An architecture's entry, resolved: model, data, training."""
     if section["data"] not in datasets:
         raise StudyError(f"{where}.data: {_unknown(section['data'], list(datasets), 'data set')}")
-    batch_size, processes = int(section["batch_size"]), int(section.get("processes", 1))
-    if processes > batch_size:
-        raise StudyError(f"{where}.processes: {processes} is not valid; valid: at most batch_size, here {batch_size}")
     training = {
-        "steps": int(section["steps"]),
-        "batch_size": batch_size,
-        "microbatch": _whole(section.get("microbatch")),
-        "processes": processes,
+        "steps": section["steps"],
+        "batch_size": section["batch_size"],
+        "microbatch": section.get("microbatch"),
+        "processes": section.get("processes", 1),
         "precision": section.get("precision", "float32"),
         "optimizer": _entry("optimizer", f"{where}.optimizer", section["optimizer"]),
         "schedule": _entry("schedule", f"{where}.schedule", section.get("schedule", {"function": "constant"})),
     }
     resolved = {"model": _entry("model", f"{where}.model", section["model"]), "data": section["data"]}
     resolved |= {"training": training, "probes": section.get("probes", {})}
-    _compatible(where, resolved, datasets[section["data"]])
+    dataset = datasets[section["data"]]
+    _compatible(where, resolved, dataset)
+    train, test = _sizes(dataset)
+    of_data = f"the examples of {section['data']}"
+    _at_most(f"{where}.processes", training["processes"], training["batch_size"], "batch_size")
+    _at_most(f"{where}.microbatch", training["microbatch"], training["batch_size"], "batch_size")
+    _at_most(f"{where}.batch_size", training["batch_size"], train, f"{of_data} for training")
+    _at_most(f"{where}.probes.examples", resolved["probes"].get("examples"), test, f"{of_data} that are held out")
+    if ":" not in training["schedule"]["function"] and training["schedule"]["warmup"] >= training["steps"]:
+        warmup, steps = training["schedule"]["warmup"], training["steps"]
+        raise StudyError(f"{where}.schedule.warmup: {warmup} is not valid; valid: below steps, here {steps}")
     return resolved
+
+
+def _at_most(where: str, value: int | None, most: int | None, what: str) -> None:
+    if value is not None and most is not None and value > most:
+        raise StudyError(f"{where}: {value} is not valid; valid: at most {what}, here {most}")
 
 
 def _seeds(where: str, blocks: list[int | str]) -> list[tuple[int, ...]]:
     """Blocks of seeds: 7 is one seed, "0-2" three that one job trains one after another."""
     found: list[tuple[int, ...]] = []
-    for block in blocks:
+    seen: set[int] = set()
+    for number, block in enumerate(blocks):
         first, _, last = str(block).partition("-")
-        seeds = tuple(range(int(first), int(last or first) + 1))
-        if not seeds:
-            raise StudyError(f"{where}: {block!r} is empty; valid: a seed, or first-last with first <= last")
-        for other in found:
-            if set(other) & set(seeds):
-                raise StudyError(f"{where}: seed {min(set(other) & set(seeds))} stands in two blocks")
+        low, high = int(first), int(last or first)
+        if high < low:
+            raise StudyError(f"{where}.{number}: {block!r} is empty; valid: a seed, or first-last with first <= last")
+        if high > source.LARGEST:
+            raise StudyError(f"{where}.{number}: {block!r} is not valid; valid: seeds from 0 to {source.LARGEST}")
+        if high - low >= BLOCK:
+            raise StudyError(f"{where}.{number}: {block!r} is not valid; valid: at most {BLOCK} seeds in a block")
+        seeds = tuple(range(low, high + 1))
+        if common := seen.intersection(seeds):
+            raise StudyError(f"{where}: seed {min(common)} stands in two blocks")
+        seen.update(seeds)
         found.append(seeds)
     return found
+
+
+def _held_out(config: Config, datasets: dict[str, Config]) -> None:
+    """StudyError where the study's probes.examples are more than any of its data sets holds out."""
+    tests = [_sizes(datasets[section["data"]])[1] for section in config["architectures"].values()]
+    most = None if None in tests else max(size for size in tests if size is not None)
+    _at_most("probes.examples", config["probes"].get("examples"), most, "the held-out examples of the largest data set")
+
+
+def _repeats(config: Config) -> None:
+    """StudyError where a name stands twice in a list that is one axis of the grid, or of groups to measure."""
+    axes = ("architectures", "activations", "losses", "normalizations", "data")
+    lists = [(f"grid.{i}.{axis}", block.get(axis, [])) for i, block in enumerate(config["grid"]) for axis in axes]
+    lists += [("probes.measure", config["probes"]["measure"])]
+    lists += [(f"cliff.{key}", config["cliff"].get(key, [])) for key in ("losses", "exclude")]
+    lists += [("drift.controls", config["drift"]["controls"])]
+    for where, names in lists:
+        if len(set(names)) < len(names):
+            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            raise StudyError(f"{where}: {twice} stands twice; valid: a list of names, without repeats")
 
 
 # ------------------------------------------------------------------------------------------------- expanding
@@ -318,10 +395,12 @@ def load(config: Config) -> Study:
 def _load(config: Config) -> Study:
     config = dict(_numbers(config))
     _structure(config)
+    _repeats(config)
     sections: dict[str, dict[str, Config]] = {
         section: {name: _entry(kind, f"{section}.{name}", entry) for name, entry in config.get(section, {}).items()}
         for section, kind in SECTIONS.items()
     }
+    sections["data"] = {name: _dataset(f"data.{name}", entry) for name, entry in config["data"].items()}
     if DEFAULT in sections["normalizations"]:
         raise StudyError(f"normalizations.{DEFAULT}: this name is kept for the architecture's own normalization")
     sections["normalizations"][DEFAULT] = {"function": None}
@@ -340,6 +419,7 @@ def _load(config: Config) -> Study:
         digest = hashlib.sha256(f"{canonical(entry)}{code}{named}".encode()).hexdigest()[:8]
         datasets[name] = Dataset(name, canonical(entry), code, files, f"{name}-{digest}.npz")
 
+    _held_out(config, sections["data"])
     runs: dict[str, Run] = {}
     origin: dict[tuple[str, int], int] = {}  # cell and seed -> block of the grid
     for number, block in enumerate(config["grid"]):
@@ -351,6 +431,8 @@ def _load(config: Config) -> Study:
                     raise StudyError(f"grid.{number}: run {run.id} is in grid.{origin[cell]} already (seed {seed})")
                 origin[cell] = number
             runs[run.id] = run
+        if len(runs) > RUNS or len(origin) > TRAININGS:
+            raise StudyError(f"grid.{number}: too many runs; valid: at most {RUNS} and {TRAININGS} trainings in all")
     used = {run.dataset for run in runs.values()}
     _analysis(config, runs)
     return Study(
@@ -359,6 +441,7 @@ def _load(config: Config) -> Study:
         {name: data for name, data in datasets.items() if name in used},
         {"level": 0.95, "resamples": 1000, **config["cliff"]},
         {"level": 0.95, **config["drift"]},
+        config,
     )
 
 
@@ -380,12 +463,19 @@ def _cells(
                 raise StudyError(f"{where}.{key}: {_unknown(name, list(known), label)}")
     own = "seeds" in block
     blocks = _seeds(f"{where}.seeds" if own else "study.seeds", block["seeds"] if own else config["study"]["seeds"])
+    cells = math.prod(map(len, chosen.values()))
+    for count, most, what in (
+        (cells * len(blocks), RUNS, "runs"),
+        (cells * sum(map(len, blocks)), TRAININGS, "trainings"),
+    ):
+        if count > most:
+            raise StudyError(f"{where}: {count} {what} are too many; valid: at most {most} in a block of the grid")
     for cell in itertools.product(*chosen.values()):
         labels = dict(zip(chosen, cell, strict=True))
         model = architectures[labels["architecture"]]["model"]["function"]
-        valid = source.constant(source.locate("model", model)[0], "LOSSES")
+        valid = source.words(source.locate("model", model)[0], "LOSSES")
         loss = sections["losses"][labels["loss"]]["function"]
-        if valid is not None and loss not in valid and ":" not in loss:
+        if valid and loss not in valid and ":" not in loss:
             raise StudyError(
                 f"{where}: loss {labels['loss']} ({loss}) is impossible for architecture {labels['architecture']} "
                 f"({model}); valid: {', '.join(valid)}"
@@ -439,8 +529,8 @@ def _run(
         },
         "training": architecture["training"],
         "probes": {
-            "every": int(architecture["probes"].get("every", config["probes"]["every"])),
-            "examples": _whole(architecture["probes"].get("examples", config["probes"].get("examples"))),
+            "every": architecture["probes"].get("every", config["probes"]["every"]),
+            "examples": architecture["probes"].get("examples", config["probes"].get("examples")),
             "measure": sorted(config["probes"]["measure"]),
         },
         "device": config["study"].get("device", "auto"),
@@ -454,6 +544,10 @@ def _run(
         labels["data"],
     ]
     name = ".".join([*(part for part in parts if part != DEFAULT), _block_of(seeds)])
+    if len(name) > LONGEST:
+        raise StudyError(
+            f"grid: run {name} has {len(name)} letters in its id; valid: at most {LONGEST}, by shorter names"
+        )
     processes = architecture["training"]["processes"]
     return Run(
         id=name,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sparsity_cliff import checkpoint, parallel, probes, registry, traces
 from sparsity_cliff.activations import Site
+from sparsity_cliff.data import DataError
 from sparsity_cliff.data.layouts import Batch, Dataset, Tokens, load
 from sparsity_cliff.seeds import derive, generator, random_state, set_random_state
 
@@ -420,6 +421,8 @@ def train_here(
         # train
         with job.clock("data"):
             dataset = load(data)
+        if (size := plan["training"]["batch_size"]) > dataset.examples:  # prepared for another study
+            raise DataError(f"{data}: {dataset.examples} training examples; batch_size is {size}")
         current = job.resume()
         with job.clock("seeds"):
             for position in range(len(job.done), len(plan["seeds"])):

@@ -12,18 +12,21 @@ sys.path[:0] = SEARCH
 given = os.environ.get("PYTHONPATH")
 os.environ.update(PYTHONPATH=os.pathsep.join([*SEARCH, given] if given else SEARCH))  # for jobs
 
-from sparsity_cliff import source, stale, study
+from sparsity_cliff import reading, source, stale, study
 
 
 def load_study():
-    files = [os.path.relpath(path) for path in workflow.configfiles]
+    """The study of the file that was chosen, read by our own reader: Snakemake's would merge several."""
     try:
-        for path in files:
-            study.read(path)  # stricter than Snakemake's reader
-        return study.load(config)
+        file = reading.chosen(workflow.overwrite_configfiles, workflow.config_settings.config)
+        found = study.open_file(file)
     except study.StudyError as error:
-        named = str(error).startswith(tuple(files))
-        sys.exit(f"error: {error}" if named else f"error: {', '.join(files) or '--config'}: {error}")
+        sys.exit(f"error: {error}")
+    if not workflow.configfiles:
+        workflow.configfiles.append(file)  # for reports
+    config.clear()
+    config.update(found.config)  # for scripts
+    return found
 
 
 STUDY = load_study()
@@ -94,7 +97,9 @@ def check_end():
     """A sweep that ends well has nothing stale: not for an edit under way, and not for a job that made something else."""
     source.forget()
     try:
-        same = load_study() == STUDY and {key: source.code(*key) for key in CODE} == CODE
+        now = load_study()
+        same = all(getattr(now, part) == getattr(STUDY, part) for part in ("name", "runs", "cliff", "drift"))
+        same = same and {key: source.code(*key) for key in CODE} == CODE
     except (SystemExit, source.SourceError):  # half an edit
         same = False
     if not same:

@@ -1,5 +1,7 @@
 """Data sets. A source is a function (root, **options) -> arrays, in a file of its own that states, as constants, the
-KIND of its examples ("signal", "image", "tokens" or "speech"), and their SHAPE or VOCABULARY where these are fixed.
+KIND of its examples ("signal", "image", "tokens" or "speech"), and their SHAPE or VOCABULARY where these are fixed. It
+may state what it REQUIRES of its options, and as EXAMPLES how many there are for training and held out, None where only
+the data tell. Both are expressions over its options, with which a study is checked before any job.
 
 Sources run once, in the workflow's data stage, and their arrays go into one .npz file; training reads only that file.
 The names of the arrays say which layout they are (sparsity_cliff.data.layouts): labeled examples, tokens, or speech.

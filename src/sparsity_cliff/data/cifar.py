@@ -7,6 +7,7 @@ import numpy as np
 
 KIND = "image"
 SHAPE = (3, 32, 32)
+EXAMPLES = ("50000", "10000")
 
 
 def cifar10(root: Path) -> dict[str, np.ndarray]:

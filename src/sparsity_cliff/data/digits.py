@@ -8,6 +8,8 @@ from sparsity_cliff.registry import Count
 
 KIND = "image"
 SHAPE = (1, 8, 8)
+EXAMPLES = ("1437 if examples is None else examples", "360")
+REQUIRES = ("examples is None or examples <= 1437",)
 
 
 def digits(root: Path, *, examples: Count | None = None) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ KIND = "tokens"
 VOCABULARY = 50257  # of GPT-2; `token_files` has its own
 VALIDATION = 1_048_576  # tokens to predict
 DELIMITERS = (0, 11, 13, 25, 26, 30, 198, 628, 50256)  # GPT-2's ! , . : ; ? one and two line ends, end of text
+REQUIRES = ("shards <= 103",)
 ADDRESS = "https://huggingface.co/datasets/kjj0/fineweb10B-gpt2/resolve/main"
 MANIFEST = "SHA256SUMS"
 

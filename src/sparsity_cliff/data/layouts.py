@@ -92,6 +92,7 @@ class Labeled(Dataset):
         x_train, y_train, x_test, y_test = (arrays[key] for key in ("x_train", "y_train", "x_test", "y_test"))
         for x, y, part in ((x_train, y_train, "train"), (x_test, y_test, "test")):
             _require(x.dtype == np.float32 and y.dtype == np.int64, f"x_{part} is not float32 or y_{part} not int64")
+            _require(x.ndim > 1 and y.ndim == 1, f"x_{part} has shape {x.shape} and y_{part} {y.shape}")
             _require(len(x) == len(y) > 0, f"x_{part} has {len(x)} examples and y_{part} {len(y)}")
         _require(x_train.shape[1:] == x_test.shape[1:], "x_train and x_test differ in shape")
         _require(min(y_train.min(), y_test.min()) >= 0, "negative labels")

@@ -8,6 +8,8 @@ from sparsity_cliff.registry import Count
 
 KIND = "signal"
 SHAPE = (40,)
+EXAMPLES = ("4 * examples // 5", "examples // 5")
+REQUIRES = ("examples >= 10 and examples % 10 == 0",)  # as many of each of the ten shapes
 
 
 def mnist1d(root: Path, *, examples: Count = 5000) -> dict[str, np.ndarray]:

@@ -1,17 +1,65 @@
 """The data stage: from a source to the one file that training reads."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sparsity_cliff import made, registry
+from sparsity_cliff import made, registry, source
+from sparsity_cliff.data import DataError
 
 
-def prepare(spec: str, output: str | Path, root: str | Path) -> None:
-    """Call the source of a canonical data spec and write its arrays. root: where a source keeps what it fetches."""
+def prepare(spec: str, output: str | Path, root: str | Path, batches: Mapping[str, int] | None = None) -> None:
+    """Call the source of a canonical data spec and write its arrays, once they are those of a layout.
+
+    root: where a source keeps what it fetches. batches: architecture -> its batch size, which the training examples
+    must be enough for. DataError, naming the source, where they are not, or where the arrays are of no layout.
+    """
     entry = json.loads(spec)
-    source = registry.load("data", entry.pop("function"))
-    arrays = source(Path(root), **entry)
+    function = entry.pop("function")
+    arrays = registry.load("data", function)(Path(root), **entry)
+    check(function, arrays, batches or {})
     with made.whole(output) as temporary:
         np.savez(temporary, **arrays)
+
+
+def check(function: str, arrays: Any, batches: Mapping[str, int]) -> None:
+    """DataError, naming the source, where its arrays cannot be trained on."""
+    from sparsity_cliff.data.layouts import Labeled, Speech, Tokens, from_arrays  # torch
+
+    if not isinstance(arrays, Mapping) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise DataError(f"{function}: returns no dict of numpy arrays; valid: {LAYOUTS}")
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise DataError(f"{function}: {name} is an array of Python objects; valid: {LAYOUTS}")
+    try:
+        data = from_arrays({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    except KeyError as error:
+        raise DataError(f"{function}: array {error} is missing; valid: {LAYOUTS}") from error
+    except (ValueError, TypeError, AttributeError, IndexError, OSError) as error:
+        raise DataError(f"{function}: {error}; valid: {LAYOUTS}") from error
+    module = source.locate("data", function)[0]
+    kind, shape = source.constant(module, "KIND"), source.constant(module, "SHAPE")
+    fitting = {"signal": Labeled, "image": Labeled, "tokens": Tokens, "speech": Speech}[kind]
+    if not isinstance(data, fitting) or (kind == "image" and len(data.shape) != 3):
+        found = f"{type(data).__name__.lower()} examples of shape {data.shape}"
+        raise DataError(f"{function}: {found}; its module states KIND = {kind!r}")
+    if isinstance(data, Labeled) and shape is not None and tuple(shape) != data.shape:
+        raise DataError(f"{function}: examples of shape {data.shape}; its module states SHAPE = {shape}")
+    for part in ("x_train", "x_test"):
+        if isinstance(data, Labeled) and not np.isfinite(arrays[part]).all():
+            raise DataError(f"{function}: {part} has values that are not finite")
+    for architecture, size in batches.items():
+        if size > data.examples:
+            where = f"architectures.{architecture}.batch_size"
+            most = f"the examples of {function} for training, here {data.examples}"
+            raise DataError(f"{where}: {size} is not valid; valid: at most {most}")
+
+
+LAYOUTS = (
+    "x_train, x_test float32 (n, *shape) with y_train, y_test int64 (n,); tokens_train, tokens_test uint16 (n,) with "
+    "block and vocabulary; or noisy_train, clean_train, noisy_test, clean_test int16 (n,) with ends_train, ends_test "
+    "int64 and segment"
+)

@@ -18,6 +18,7 @@ from sparsity_cliff.data import DataError
 from sparsity_cliff.registry import Count
 
 KIND = "speech"
+EXAMPLES = ("utterances", "held_out")
 
 # variants f2, f3 and f5 are left out: their breath is noise that is seeded with the time of day
 VOICES = ("en-us", "en-us+f1", "en-us+m3", "en-gb-x-rp+f4", "en-us+m7", "en-us+f4", "en-gb-scotland", "en-us+m1")
