@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back, whole, to its own run only; signals ask, they do not interrupt."""
 
+import errno
 import hashlib
 import io
 import os
@@ -120,7 +121,53 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
             checkpoint.load(path, "mine")
 
 
+@pytest.mark.parametrize("state", [{"identity": 1, "state": {}}, {"identity": "mine", "state": [1]}, {"state": {}}])
+def test_what_has_another_form_is_refused(tmp_path: Path, state: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    path = with_checksum(tmp_path / "state.pt", buffer.getvalue())
+    with pytest.raises(CheckpointError, match=r"not a checkpoint \(identity or state missing\)"):
+        checkpoint.load(path, "mine")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match=r"state\.pt: not a checkpoint \(not a file\)$"):
+        checkpoint.load(tmp_path / "state.pt", "mine")
+
+
+def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = saved(tmp_path / "state.pt")
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(CheckpointError, match=r"state\.pt: unreadable checkpoint \(Input/output error\)$"):
+        checkpoint.load(path, "mine")
+
+
 # ------------------------------------------------------------------------------------------ atomic
+
+
+def test_a_folder_in_its_place_is_set_aside_as_often_as_there_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    for number in range(2):
+        path.unlink(missing_ok=True)
+        path.mkdir()
+        (path / f"file {number}").touch()
+        assert same(checkpoint.load(saved(path), "mine"))
+    assert sorted(os.listdir(tmp_path)) == ["state.pt", "state.pt.1", "state.pt.2"]
+    assert os.listdir(tmp_path / "state.pt.2") == ["file 1"]
+    checkpoint.remove(path)
+    assert sorted(os.listdir(tmp_path)) == ["state.pt.1", "state.pt.2"]
+
+
+def test_a_link_to_a_folder_in_its_place_is_replaced_and_the_folder_left(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "state.pt").symlink_to(tmp_path / "folder")
+    assert same(checkpoint.load(saved(tmp_path / "state.pt"), "mine"))
+    assert sorted(os.listdir(tmp_path)) == ["folder", "state.pt"]
 
 
 def test_saving_leaves_nothing_but_the_checkpoint(tmp_path: Path) -> None:

@@ -26,9 +26,15 @@ class Traces:
         self.codes: dict[str, str] = {}
 
     def add(
-        self, rows: Rows, seeds: Iterable[int] = (0, 1, 2), diverged: dict[int, int] | None = None, **spec: Any
+        self,
+        rows: Rows,
+        seeds: Iterable[int] = (0, 1, 2),
+        diverged: dict[int, int] | None = None,
+        processors: Iterable[str] = ("EPYC",),
+        **spec: Any,
     ) -> str:
-        """Write a run's trace; its id. rows: seed -> facts. diverged: seed -> step. spec: names, or entries."""
+        """Write a run's trace; its id. rows: seed -> facts. diverged: seed -> step. processors: one after another.
+        spec: names, or entries."""
         names = {"architecture": "mlp", "activation": "relu", "normalization": "default", "loss": "cross_entropy"}
         entries = {key: {"name": name} for key, name in names.items()}
         axis = spec.pop("data", "real")
@@ -42,6 +48,7 @@ class Traces:
         status = {str(s): f"diverged at step {diverged[s]}" if s in (diverged or {}) else "finished" for s in seeds}  # type: ignore[index]
         about = {"run": labels["run"], "spec": text, "status": status, "device": "cpu", "threads": 1}
         about |= {"versions": {"torch": "2.15.0"}, "seconds": {"wall": 2.0, "probes": 0.5}, "code": {"train": "a"}}
+        about |= {"environments": [{"processor": name, "instruction_set": "AVX2"} for name in processors]}
         path = self.folder / f"{labels['run']}.parquet"
         traces.write(path, labels, [fact for seed in seeds for fact in rows(seed)], about)
         self.files[labels["run"]], self.specs[labels["run"]] = path, text
@@ -76,7 +83,7 @@ def test_runs_have_a_row_per_seed(tmp_path: Path) -> None:
     study = Traces(tmp_path)
     study.add(rows, seeds=[3, 4], diverged={4: 2}, loss="mse", data="random")
     study.add(rows, seeds=[0], activation={"name": "topk_80", "sparsity": 0.8})
-    study.add(rows, seeds=[0], activation={"name": "q70", "q": 0.7})
+    study.add(rows, seeds=[0], activation={"name": "q70", "q": 0.7}, processors=["Xeon", "EPYC"])
     _, runs = study.tables()
     assert runs["activation"].tolist() == ["q70", "relu", "relu", "topk_80"]  # in the order of the ids
     assert runs["seed"].tolist() == [0, 3, 4, 0]
@@ -85,6 +92,8 @@ def test_runs_have_a_row_per_seed(tmp_path: Path) -> None:
     assert runs["target_sparsity"].fillna(-1).tolist() == [0.7, -1, -1, 0.8]
     assert runs.loc[1, ["data", "dataset", "loss", "steps"]].tolist() == ["random", "digits", "mse", 4]
     assert runs.loc[1, ["device", "threads", "torch"]].tolist() == ["cpu", 1, "2.15.0"]
+    assert runs["processor"].tolist() == ["Xeon + EPYC", *["EPYC"] * 3]
+    assert runs["instruction_set"].tolist() == ["AVX2"] * 4
 
 
 def test_the_seconds_of_runs_add_up_to_those_of_their_jobs(tmp_path: Path) -> None:
@@ -112,6 +121,12 @@ def test_a_trace_of_other_code_is_refused_by_name(tmp_path: Path) -> None:
     study.codes[run] = '{"train": "b"}'
     with pytest.raises(TraceError, match=f"{run}.parquet: made with other code of train"):
         study.tables()
+
+
+def test_a_trace_of_before_processors_were_recorded_has_none(tmp_path: Path) -> None:
+    study = Traces(tmp_path)
+    study.add(rows, seeds=[0], processors=[])
+    assert study.tables()[1]["processor"].isna().all()
 
 
 def test_a_trace_of_another_spec_is_refused_by_name(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_a_run_taken_up_from_a_checkpoint_ends_as_one_that_was_never_interrupted
         patch.setattr(Batches, "__call__", at_step(7, jobs[0].stop))
         with pytest.raises(checkpoint.Interrupted):
             train_seed(planned, 0, data, torch.device("cpu"), jobs[0], None)
-    state = jobs[1].resume()
+    state = jobs[1].resume(planned)
     assert state is not None
     assert state["step"] == 8
     assert train_seed(planned, 0, data, torch.device("cpu"), jobs[1], state) == train(planned, data)

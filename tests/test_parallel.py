@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import psutil
 import pytest
 import torch
 from small import arrays, constant, entry, make_model, make_spec, train
-from test_train import contents
+from test_train import contents, damaged, truncated
 
 from sparsity_cliff import checkpoint, parallel
 from sparsity_cliff.parallel import RankError, Ranks
@@ -132,10 +133,18 @@ def test_stops_and_deaths_of_ranks_change_nothing(tmp_path: Path, capfd: pytest.
         assert time.monotonic() - began < 40
         assert not ranks_below(os.getpid())
         assert list(parts.rglob("state.pt"))
+    shutil.copytree(parts / "checkpoints", tmp_path / "damaged" / "checkpoints")
     capfd.readouterr()
     assert run(parts, spec) == expected
     assert "resuming at seed 1, step " in capfd.readouterr().out
     assert not (parts / "checkpoints").exists()
+
+    # what one rank cannot use, none does: rank 0 alone would resume and wait for the other's earlier steps
+    (path,) = (tmp_path / "damaged").rglob("state.pt")
+    damaged(path, lambda state: truncated(state, "current", "random", 1, "cpu"))
+    assert run(tmp_path / "damaged", spec) == expected
+    assert f"small  {path}: not a state of this run (" in (told := capfd.readouterr().out)
+    assert "resuming" not in told
 
 
 def _rank(number: int) -> psutil.Process:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -248,3 +249,26 @@ def test_versions_name_what_can_change_a_number() -> None:
     found = traces.versions()
     assert found["pyarrow"] == pa.__version__
     assert set(found) == {"python", "sparsity_cliff", "torch", "numpy", "pyarrow"}
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "named", "kind", "expected"),
+    [
+        ("processor\t: 0\nmodel name\t: AMD EPYC 9J14\nflags\t: fpu\n", "", "x86_64", "AMD EPYC 9J14"),
+        ("processor\t: 0\nCPU part\t: 0xd40\n", "", "aarch64", "aarch64"),  # Linux on ARM has no model name
+        (None, "arm", "arm64", "arm"),  # macOS
+        (None, "", "arm64", "arm64"),
+    ],
+)
+def test_the_processor_is_named_as_well_as_the_system_can(
+    cpuinfo: str | None, named: str, kind: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> str:
+        if cpuinfo is None:
+            raise FileNotFoundError(path)
+        return cpuinfo
+
+    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setattr(platform, "processor", lambda: named)
+    monkeypatch.setattr(platform, "machine", lambda: kind)
+    assert traces.processor() == expected

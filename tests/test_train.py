@@ -2,10 +2,13 @@
 
 import contextlib
 import errno
+import hashlib
+import io
 import json
 import math
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -15,12 +18,26 @@ from typing import Any
 
 import pytest
 import torch
-from small import constant, data_of, dataset, entry, make, make_model, make_spec, names, run, train, valid_pairs, value
+from small import (
+    constant,
+    data_of,
+    dataset,
+    entry,
+    make,
+    make_model,
+    make_spec,
+    names,
+    needs_pesq,
+    run,
+    train,
+    valid_pairs,
+    value,
+)
 from torch import Tensor
 
 from sparsity_cliff import checkpoint, probes, traces
 from sparsity_cliff.data.layouts import Labeled, load
-from sparsity_cliff.train import Batches, Job, Progress, Wish, build, build_loss, pick_device, train_run
+from sparsity_cliff.train import Batches, Job, Progress, Wish, build, build_loss, environment, pick_device, train_run
 
 GROUPS = ["activations", "weights", "gradients", "histograms"]
 
@@ -318,6 +335,181 @@ def test_a_checkpoint_that_must_not_be_used_is_told_and_left(
     )
 
 
+def truncated(state: dict[str, Any], *path: Any) -> None:
+    """Takes the last entry off the first axis of the tensor at `path`."""
+    for key in path[:-1]:
+        state = state[key]
+    state[path[-1]] = state[path[-1]][:-1].clone()
+
+
+OPTIMIZER = ("current", "optimizers", 0)
+#: What was done to a state: a change of it, and a part of the reason that is told.
+DAMAGES: dict[str, tuple[Any, str]] = {
+    "a weight of another shape": (lambda s: truncated(s, "current", "model", "head.weight"), "head.weight"),
+    "the last weight missing": (lambda s: s["current"]["model"].popitem(), "Missing key"),
+    "a weight too many": (lambda s: s["current"]["model"].update(more=torch.zeros(1)), "Unexpected key"),
+    "a weight of another precision": (
+        lambda s: s["current"]["model"].update({"head.bias": s["current"]["model"]["head.bias"].double()}),
+        "head.bias is torch.float64",
+    ),
+    "a weight that is a number": (lambda s: s["current"]["model"].update({"head.bias": 1.0}), "head.bias"),
+    "an optimizer less": (lambda s: s["current"]["optimizers"].pop(), "ValueError"),
+    "a parameter less": (lambda s: s["current"]["optimizers"][0]["param_groups"][0]["params"].pop(), "groups"),
+    "an option less": (lambda s: s["current"]["optimizers"][0]["param_groups"][0].pop("betas"), "groups"),
+    "a moment of another shape": (lambda s: truncated(s, *OPTIMIZER, "state", 0, "exp_avg"), "exp_avg of parameter 0"),
+    "a moment missing": (lambda s: s["current"]["optimizers"][0]["state"][1].pop("exp_avg_sq"), "exp_avg_sq"),
+    "no loss": (lambda s: s["current"].pop("loss"), "KeyError"),
+    "no random state": (lambda s: s["current"].pop("random"), "KeyError"),
+    "a short random state": (lambda s: truncated(s, "current", "random", 0, "cpu"), "RNG state"),
+    "random states of two processes": (lambda s: s["current"]["random"].append({}), "2 processes in place of 1"),
+    "a step beyond the run": (lambda s: s["current"].update(step=13), "step 13 of 12"),
+    "a step of another kind": (lambda s: s["current"].update(step="5"), "step 5"),
+    "losses of other steps": (lambda s: s["current"]["losses"].append(0.1), "losses"),
+    "facts of other steps": (lambda s: s["current"].update(step=9, losses=[0.1]), "facts of the measurements"),
+    "facts of another seed": (lambda s: s["done"][0]["facts"].append(s["current"]["facts"][0]), "fact of seed 0"),
+    "a fact of another form": (lambda s: s["done"][0]["facts"].append((0, 1, None)), "fact of seed 0"),
+    "all seeds done": (lambda s: s["done"].append(s["done"][0]), "2 finished seeds of 2"),
+    "a status of another kind": (lambda s: s["done"][0].update(status="fine"), "status 'fine'"),
+    "nothing under way": (lambda s: s.update(current=None), "TypeError"),
+    "nothing at all": (lambda s: s.clear(), "KeyError"),
+}
+
+
+def noisy_spec(**parts: Any) -> dict[str, Any]:
+    """A run that draws numbers and has running means, so that no part of its state can be wrong unseen."""
+    normalization, activation = entry("normalization", "batch_norm"), entry("activation", "noisy_relu")
+    return make_spec(
+        seeds=[0, 1], optimizer=entry("optimizer", "adam"), normalization=normalization, activation=activation, **parts
+    )
+
+
+@pytest.fixture(scope="module")
+def half_way(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """A folder with a run that was stopped in its second seed, and what its trace would hold."""
+    folder, spec = tmp_path_factory.mktemp("half_way"), noisy_spec()
+    patch = pytest.MonkeyPatch()
+    with at_batch(18, lambda: os.kill(os.getpid(), signal.SIGTERM), patch), pytest.raises(SystemExit):
+        run(folder, spec)
+    return folder, contents(run(folder / "whole", spec))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_state_of_the_right_name_and_another_form_is_told_and_the_run_starts_afresh(
+    tmp_path: Path, damage: str, half_way: tuple[Path, list[Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the trace of an uninterrupted run: nothing of what was restored before the damage was met may stay."""
+    shutil.copytree(half_way[0] / "checkpoints", tmp_path / "checkpoints")
+    (path,) = tmp_path.rglob("state.pt")
+    change, reason = DAMAGES[damage]
+    damaged(path, change)
+    assert contents(run(tmp_path, noisy_spec())) == half_way[1]
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if str(path) in line)
+    assert line.startswith(f"small  {path}: not a state of this run (")
+    assert reason in line
+    assert line.endswith("): not used, starting afresh")
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def damaged(path: Path, change: Any) -> None:
+    """The state is changed, and saved as its own run would save it."""
+    saved = torch.load(io.BytesIO(path.read_bytes()[32:]), weights_only=True)
+    change(saved["state"])
+    checkpoint.save(path, saved["identity"], saved["state"])
+
+
+def test_an_undamaged_state_that_is_saved_again_is_used(
+    tmp_path: Path, half_way: tuple[Path, list[Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(half_way[0] / "checkpoints", tmp_path / "checkpoints")
+    (path,) = tmp_path.rglob("state.pt")
+    damaged(path, lambda state: None)
+    assert contents(run(tmp_path, noisy_spec())) == half_way[1]
+    assert "small  resuming at seed 2, step 6" in capsys.readouterr().out.splitlines()
+
+
+def test_both_optimizers_of_muon_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = make_spec("gpt", optimizer=entry("optimizer", "muon", lr=0.01, adamw_lr=0.003))
+    expected = contents(run(tmp_path / "whole", spec))
+    for number, key in ((0, "momentum_buffer"), (1, "exp_avg")):
+        parts = tmp_path / key
+        with at_batch(6, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit):
+            run(parts, spec)
+        (path,) = parts.rglob("state.pt")
+        damaged(path, lambda s, number=number, key=key: truncated(s, "current", "optimizers", number, "state", 0, key))
+        assert contents(run(parts, spec)) == expected
+        assert f"{key} of parameter 0 is torch.float32" in capsys.readouterr().out
+
+
+@needs_pesq
+def test_the_discriminators_optimizer_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = entry("loss", "mpsenet", metric=0.05, width=2)
+    spec = make_spec("mpsenet", loss=loss, steps=3, every=3, batch_size=2, optimizer=entry("optimizer", "sgd", lr=1e-3))
+    expected = contents(run(tmp_path / "whole", spec))
+    with at_batch(3, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit):
+        run(tmp_path / "parts", spec)
+    (path,) = (tmp_path / "parts").rglob("state.pt")
+    keys = ("current", "loss", "discriminator._extra_state", "state", 2, "exp_avg")
+    damaged(path, lambda state: truncated(state, *keys))
+    assert contents(run(tmp_path / "parts", spec)) == expected
+    assert "exp_avg of parameter 2 is torch.float32" in capsys.readouterr().out
+
+
+def test_a_parameter_without_a_gradient_has_no_state_and_needs_none(tmp_path: Path) -> None:
+    used, unused = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))
+    first, second = (torch.optim.Adam([used, unused]) for _ in range(2))
+    used.grad = torch.ones(2)
+    first.step()
+    checkpoint.restore_optimizer(second, first.state_dict())
+    assert list(second.state_dict()["state"]) == [0]
+
+
+def test_a_full_device_is_no_fault_of_the_checkpoint() -> None:
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        Job(Path("state.pt"), "").take_over(full)
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_a_folder_in_place_of_the_checkpoint_is_set_aside_and_never_deleted(
+    tmp_path: Path, filled: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = make_spec()
+    expected = contents(run(tmp_path / "whole", spec))
+    with at_batch(6, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit):
+        run(tmp_path / "parts", spec)
+    (path,) = (tmp_path / "parts").rglob("state.pt")
+    path.unlink()
+    path.mkdir()
+    if filled:
+        (path / "thesis.tex").write_text("years of work")
+    capsys.readouterr()
+    with at_batch(6, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit) as end:
+        run(tmp_path / "parts", spec)  # can save
+    assert end.value.code == checkpoint.COME_BACK
+    assert f"small  {path}: not a checkpoint (not a file): not used, starting afresh" in capsys.readouterr().out
+    assert path.is_file()
+    assert contents(run(tmp_path / "parts", spec)) == expected  # and go on from there
+    assert "resuming at seed 1, step 6" in capsys.readouterr().out
+    assert os.listdir(path.parent) == ["state.pt.1"]
+    assert os.listdir(path.with_name("state.pt.1")) == ["thesis.tex"] * filled
+
+
+def test_a_folder_in_place_of_the_checkpoint_stays_where_nothing_is_saved(tmp_path: Path) -> None:
+    spec = make_spec()
+    expected = contents(run(tmp_path, spec))
+    identity = hashlib.sha256(f'{json.dumps(spec, sort_keys=True)}\n{{"module":"digest"}}'.encode()).hexdigest()
+    folder = tmp_path / "checkpoints" / "small" / identity[:16] / "state.pt"
+    folder.mkdir(parents=True)
+    assert contents(run(tmp_path, spec)) == expected
+    assert folder.is_dir()
+
+
 def test_another_spec_or_other_code_does_not_see_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -354,7 +546,9 @@ def test_a_save_that_fails_is_told_once_and_training_goes_on(
             job.save({"step": 3}, stop=True)
         assert str(caught.value) == f"{expected}, though asked to stop"
     job.save({"step": 4}, stop=False)
-    assert job.resume() == {"step": 4}
+    saved = checkpoint.load(tmp_path / "state.pt", "mine")
+    assert saved is not None
+    assert saved["current"] == {"step": 4}
     with monkeypatch.context() as patch:
         resaved(patch, OSError(number, os.strerror(number)))
         job.save({"step": 5}, stop=False)  # again, after one that succeeded: told again
@@ -486,9 +680,44 @@ def test_a_trace_says_where_it_comes_from(tmp_path: Path) -> None:
     assert {key: row[key] for key in labels} == labels
     assert about["status"] == {"4": "finished", "2": "finished"}
     assert (about["device"], about["threads"], about["code"]) == ("cpu", 1, {"module": "digest"})
+    assert about["processor"]
+    assert about["instruction_set"].split()[0] == torch.backends.cpu.get_cpu_capability()
+    assert about["versions"]["torch"] == torch.__version__.partition("+")[0]
+    environment = {key: about[key] for key in ("device", "processor", "instruction_set", "threads", "versions")}
+    assert about["environments"] == [environment]
     seconds = about["seconds"]
     assert seconds["training"] > 0
     assert seconds["training"] + seconds["probes"] + seconds["saving"] <= seconds["wall"]
+
+
+def test_the_settings_that_restrict_instructions_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    level = torch.backends.cpu.get_cpu_capability()
+    assert environment(torch.device("cpu"), 1)["instruction_set"] == f"{level} MKL_CBWR=COMPATIBLE"
+
+
+def test_a_run_that_went_on_elsewhere_names_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped on processor A, on B, on B again, and finished on A: last comes the one that finished it."""
+    spec = make_spec(seeds=[0, 1])
+    for number, name in ((4, "A"), (5, "B"), (6, "B"), (0, "A")):
+        monkeypatch.setattr(traces, "processor", lambda name=name: name)
+        if number:
+            with at_batch(number, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit):
+                run(tmp_path, spec)
+    _, about = traces.read(run(tmp_path, spec))
+    assert about["processor"] == "A"
+    assert [environment["processor"] for environment in about["environments"]] == ["B", "A"]
+
+
+def test_a_run_that_starts_afresh_forgets_the_places_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "processor", lambda: "A")
+    with at_batch(4, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit):
+        run(tmp_path, make_spec())
+    (path,) = tmp_path.rglob("state.pt")
+    damaged(path, lambda state: truncated(state, "current", "model", "head.weight"))
+    monkeypatch.setattr(traces, "processor", lambda: "B")
+    assert [place["processor"] for place in traces.read(run(tmp_path, make_spec()))[1]["environments"]] == ["B"]
 
 
 def test_progress_tells_percent_loss_speed_and_remaining_time(

@@ -48,6 +48,8 @@ def _seeds(about: dict[str, Any]) -> list[dict[str, Any]]:
     common |= {key: spec[key]["name"] for key in ("architecture", "activation", "loss", "normalization")}
     common |= {"target_sparsity": activation.get("sparsity", activation.get("q")), "steps": training["steps"]}
     common |= {"device": about["device"], "threads": about["threads"], "torch": about["versions"]["torch"]}
+    for key in ("processor", "instruction_set"):  # of a run that went on elsewhere, those of every place
+        common[key] = " + ".join(dict.fromkeys(place[key] for place in about.get("environments", []))) or None
     common |= {f"{part}_seconds": seconds / len(spec["seeds"]) for part, seconds in about["seconds"].items()}
     rows = []
     for seed in spec["seeds"]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from sparsity_cliff.checkpoint import restore_optimizer
 from sparsity_cliff.data import quality
 from sparsity_cliff.registry import Count, NonNegative, Positive
 from sparsity_cliff.spectrogram import analyze, settings, synthesize
@@ -67,7 +68,7 @@ class Discriminator(nn.Module):
         return self.optimizer.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state)
+        restore_optimizer(self.optimizer, state)
 
 
 class MPSENetLoss(nn.Module):

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,16 @@ def versions() -> dict[str, str]:
     """Versions of what can change a number: Python and the numerical packages."""
     packages = ("sparsity_cliff", "torch", "numpy", "pyarrow")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+
+
+def processor() -> str:
+    """The model of this machine's processor, or, where the system does not tell, its kind (`arm`, `aarch64`)."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, name = line.partition(":")
+            if key.strip() == "model name" and name.strip():
+                return name.strip()
+    return platform.processor() or platform.machine()
 
 
 def difference(old: str, new: str) -> str:

@@ -5,6 +5,8 @@ import hashlib
 import importlib
 import json
 import math
+import os
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -182,6 +184,7 @@ class Job:
         self.stop = checkpoint.StopRequest()
         self.seconds: dict[str, float] = defaultdict(float)
         self.done: list[Spec] = []  # finished seeds
+        self.environments: list[Spec] = []  # in which parts of the run were trained; the last is this process's
         self._path, self._identity, self._save_every, self._keep = checkpoint_path, identity, save_every, keep
         self._saved = time.monotonic()
         self._troubled = False  # the last save failed, and was told
@@ -207,7 +210,8 @@ class Job:
             self._saved = time.monotonic()
             try:
                 if self.first:
-                    checkpoint.save(self._path, self._identity, {"done": self.done, "current": current})
+                    state = {"done": self.done, "current": current, "environments": self.environments}
+                    checkpoint.save(self._path, self._identity, state)
                 self._troubled = False
             except OSError as error:
                 problem = f"{self._path}: state not saved ({error.strerror or error})"
@@ -230,25 +234,86 @@ class Job:
             except OSError as error:
                 raise checkpoint.CheckpointError(f"{path}: final state not kept ({error.strerror or error})") from error
 
-    def resume(self) -> Spec | None:
+    def resume(self, spec: Spec) -> Spec | None:
         """The state of the seed that was under way, if any; `done` then holds the seeds before it."""
+        state, problem = None, ""
         try:
             state = checkpoint.load(self._path, self._identity)
-        except checkpoint.CheckpointError as error:
-            self.log(f"{error}: not used, starting afresh")
+            if state is not None:
+                check_progress(state, spec, self.ranks.size)
+        except Exception as error:  # of many kinds, depending on what the state holds instead
+            problem = self._unfit(error)
+        try:
+            self.agree(problem)
+        except checkpoint.UnfitError as error:
+            self.start_afresh(error)
             return None
         if state is None:
             return None
         self.done = state["done"]
-        self.log(f"resuming at seed {len(self.done) + 1}, step {state['current']['step']}")
+        earlier = [environment for environment in state["environments"] if environment not in self.environments]
+        self.environments = earlier + self.environments
         return state["current"]  # type: ignore[no-any-return]
+
+    def take_over(self, restoring: Callable[[], None]) -> None:
+        """Call `restoring`, which puts a state in place. UnfitError on every rank where that failed on any."""
+        problem = ""
+        try:
+            restoring()
+        except torch.OutOfMemoryError:
+            raise  # of the device, not of the checkpoint
+        except Exception as error:
+            problem = self._unfit(error)
+        self.agree(problem)
+
+    def _unfit(self, error: Exception) -> str:
+        if isinstance(error, checkpoint.CheckpointError):
+            return str(error)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return f"{self._path}: not a state of this run ({reason if len(reason) < 200 else reason[:200] + '...'})"
+
+    def agree(self, problem: str) -> None:
+        """UnfitError on every rank where one of them has a problem, told as the first of these has it."""
+        for found in self.ranks.all_of(problem):
+            if found:
+                raise checkpoint.UnfitError(found)
+
+    def start_afresh(self, error: checkpoint.UnfitError) -> None:
+        self.log(f"{error}: not used, starting afresh")
+        self.done, self.environments = [], self.environments[-1:]
+
+
+def check_progress(state: Spec, spec: Spec, ranks: int) -> None:
+    """An error of some kind where `state` is not what a run of `spec` saves on its way."""
+    seeds, steps, done, current = spec["seeds"], spec["training"]["steps"], state["done"], state["current"]
+    step, losses, random = current["step"], current["losses"], current["random"]
+    if len(done) >= len(seeds):
+        raise ValueError(f"{len(done)} finished seeds of {len(seeds)}")
+    if type(step) is not int or not 0 <= step <= steps:
+        raise ValueError(f"step {step} of {steps}")
+    measured = [measured for measured in probes.schedule(steps, spec["probes"]["every"]) if measured < step]
+    if len(losses) != step - (measured[-1] if measured else step) or not all(type(loss) is float for loss in losses):
+        raise ValueError(f"not the losses since the last measurement before step {step}")
+    if {fact[1] for fact in current["facts"]} != set(measured):
+        raise ValueError(f"not the facts of the measurements before step {step}")
+    if len(random) != ranks:
+        raise ValueError(f"random states of {len(random)} processes in place of {ranks}")
+    if not all(isinstance(environment, dict) for environment in state["environments"]):
+        raise ValueError("environments are no such")
+    kinds = (int, int, str | None, str | None, int | None, str, float | int)  # of a fact's seven values
+    for seed, part in zip(seeds, [*done, current], strict=False):  # the seeds that have begun
+        if part is not current and not re.fullmatch(r"finished|diverged at step \d+", part["status"]):
+            raise ValueError(f"status {part['status']!r} of seed {seed}")
+        for fact in part["facts"]:
+            if fact[0] != seed or not all(map(isinstance, fact, kinds)) or len(fact) != len(kinds):
+                raise ValueError(f"not a fact of seed {seed}: {fact!r}")
 
 
 def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, job: Job, resume: Spec | None) -> Spec:
     """Train the seed at `position` of the run's block. Returns {facts, status}.
 
     status: "finished", or "diverged at step N", N being the first step whose loss was not finite. facts: of rank 0, the
-    only one that measures.
+    only one that measures. UnfitError, before the first step and on every rank, where `resume` is no state of it.
     """
     ranks = job.ranks
     seed, training, steps = spec["seeds"][position], spec["training"], spec["training"]["steps"]
@@ -274,12 +339,9 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
     # resume
     first, facts, losses, status = 0, [], [], "finished"
     if resume is not None:
+        job.take_over(partial(restore, resume, model, optimizers, loss_of, device, ranks.rank))
         first, facts, losses = resume["step"], resume["facts"], resume["losses"]
-        model.load_state_dict(resume["model"])
-        for optimizer, state in zip(optimizers, resume["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        loss_of.load_state_dict(resume["loss"])
-        set_random_state(device, resume["random"][ranks.rank])
+        job.log(f"resuming at seed {position + 1}, step {first}")
     pending: list[Tensor] = []  # losses of the latest steps, still on the device
     tell = Progress(job.log, spec["seeds"], steps)
 
@@ -345,6 +407,22 @@ def train_seed(spec: Spec, position: int, data: Dataset, device: torch.device, j
 def state_of(model: nn.Module, optimizers: list[torch.optim.Optimizer], loss_of: nn.Module) -> Spec:
     states = [optimizer.state_dict() for optimizer in optimizers]
     return {"model": model.state_dict(), "optimizers": states, "loss": loss_of.state_dict()}
+
+
+def restore(
+    state: Spec,
+    model: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    loss_of: nn.Module,
+    device: torch.device,
+    rank: int,
+) -> None:
+    """What `state_of` and `random_state` gave. Where that fails, with an error of some kind, a part may be restored."""
+    checkpoint.restore_module(model, state["model"])
+    for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+        checkpoint.restore_optimizer(optimizer, kept)
+    checkpoint.restore_module(loss_of, state["loss"])
+    set_random_state(device, state["random"][rank])
 
 
 def terms(targets: Tensor) -> int:
@@ -415,6 +493,7 @@ def train_here(
     identity = hashlib.sha256(f"{spec}\n{code}".encode()).hexdigest()
     path = Path(output).parent.parent / "checkpoints" / run / identity[:16] / "state.pt"
     job = Job(path, identity, lambda text: print(f"{run}  {text}", flush=True), every_seconds, keep, ranks)
+    job.environments = [environment(device, threads)]
     seconds = job.seconds
     seconds["import"] = time.time() - started
     with job.stop.listening():
@@ -423,11 +502,14 @@ def train_here(
             dataset = load(data)
         if (size := plan["training"]["batch_size"]) > dataset.examples:  # prepared for another study
             raise DataError(f"{data}: {dataset.examples} training examples; batch_size is {size}")
-        current = job.resume()
+        current = job.resume(plan)
         with job.clock("seeds"):
-            for position in range(len(job.done), len(plan["seeds"])):
-                job.done.append(train_seed(plan, position, dataset, device, job, current))
-                job.log(f"seed {plan['seeds'][position]}: {job.done[-1]['status']}")
+            while (position := len(job.done)) < len(plan["seeds"]):
+                try:
+                    job.done.append(train_seed(plan, position, dataset, device, job, current))
+                    job.log(f"seed {plan['seeds'][position]}: {job.done[-1]['status']}")
+                except checkpoint.UnfitError as error:
+                    job.start_afresh(error)
                 current = None
         seconds["training"] = seconds.pop("seeds") - sum(seconds[part] for part in ("probes", "saving"))
         if not job.first:
@@ -437,7 +519,7 @@ def train_here(
         seconds |= {"wall": time.time() - started, "cpu": time.process_time()}
         status = {str(seed): done["status"] for seed, done in zip(plan["seeds"], job.done, strict=True)}
         about = {"run": run, "spec": spec, "code": json.loads(code), "status": status, "seconds": seconds}
-        about |= {"device": describe(device), "threads": threads, "versions": traces.versions()}
+        about |= {**job.environments[-1], "environments": job.environments}
         labels = {key: plan[key]["name"] for key in ("architecture", "activation", "loss", "normalization")}
         labels |= {"run": run, "data": plan["data"]["axis"]}
         facts = [traces.Fact(*fact) for done in job.done for fact in done["facts"]]
@@ -448,5 +530,20 @@ def train_here(
     checkpoint.remove(path)
 
 
-def describe(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def environment(device: torch.device, threads: int) -> Spec:
+    """What, besides spec and code, decides the last bits of a run's numbers.
+
+    instruction_set: what torch's own kernels use, and the settings that restrict those of the libraries below it.
+    """
+    limits = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+    level = [
+        torch.backends.cpu.get_cpu_capability(),
+        *(f"{key}={os.environ[key]}" for key in limits if key in os.environ),
+    ]
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": traces.processor(),
+        "instruction_set": " ".join(level),
+        "threads": threads,
+        "versions": traces.versions(),
+    }
