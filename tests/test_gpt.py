@@ -78,9 +78,8 @@ def restated(weights: dict[str, Tensor], x: Tensor, depth: int, heads: int) -> T
     y = weights["stem.weight"][x]
     later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
     for block in (f"blocks.{i}." for i in range(depth)):
-        query, key, content = (normed(y, f"{block}norm1.weight") @ weights[f"{block}attention.qkv.weight"].T).chunk(
-            3, -1
-        )
+        z = normed(y, f"{block}norm1.weight")
+        query, key, content = (z @ weights[f"{block}attention.{name}.weight"].T for name in ("query", "key", "value"))
         mixed = []
         for q, k, v in zip(*(part.chunk(heads, dim=-1) for part in (query, key, content)), strict=True):
             scores = turned(q) @ turned(k).mT / math.sqrt(q.shape[-1])
@@ -168,7 +167,7 @@ def test_embedding_and_head_are_one_parameter_in_every_account() -> None:
         [p for group in optimizer.param_groups for p in group["params"]]
         for optimizer in muon(own, lr=1e-3, adamw_lr=1e-3)
     )
-    assert len(hidden) == 4 * SMALL["depth"]
+    assert len(hidden) == 6 * SMALL["depth"]  # query, key, value, projection, and two of the MLP
     assert sum(p is own.stem.weight for p in rest) == 1
     assert sum(p.numel() for p in hidden + rest) == sum(p.numel() for p in own.parameters())
 

@@ -87,3 +87,10 @@ def test_the_readme_names_every_file_of_the_package() -> None:
     for path in (PROJECT / "src").rglob("*.py"):
         if path.name != "__init__.py" and "egg-info" not in str(path):
             assert path.name in readme, path
+
+
+def test_the_tests_that_the_docs_name_exist() -> None:
+    tests = "\n".join(path.read_text() for path in (PROJECT / "tests").glob("test_*.py"))
+    for page in (PROJECT / "docs").glob("*.md"):
+        named = re.findall(r"`(test_\w+)`", page.read_text())
+        assert [name for name in named if f"def {name}(" not in tests] == [], page.name

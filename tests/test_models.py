@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from typing import Any
 
 import pytest
@@ -112,17 +113,25 @@ def test_resnet_is_torchvisions_resnet18() -> None:
     equal_to(own, theirs, torch.randn(2, 3, 64, 64, dtype=torch.float64))
 
 
-def test_vit_is_torchvisions_vision_transformer() -> None:
+def torchvisions(**options: Any) -> tuple[nn.Module, nn.Module]:
+    """Our vision transformer and torchvision's, of one size."""
     from torchvision.models import VisionTransformer
 
-    torch.manual_seed(0)
+    size = {"patch": 8, "width": 32, "depth": 3, "heads": 4} | options
     theirs = VisionTransformer(
-        image_size=32, patch_size=8, num_layers=3, num_heads=4, hidden_dim=32, mlp_dim=128, num_classes=7
+        image_size=32,
+        patch_size=size["patch"],
+        num_layers=size["depth"],
+        num_heads=size["heads"],
+        hidden_dim=size["width"],
+        mlp_dim=4 * size["width"],
+        num_classes=7,
     )
-    nn.init.normal_(theirs.heads.head.weight)  # zero at initialization
-    nn.init.normal_(theirs.class_token)
-    options = {"patch": 8, "width": 32, "depth": 3, "heads": 4}
-    own = registry.load("model", "vit")((3, 32, 32), 7, gelu_site, None, **options).double()
+    return registry.load("model", "vit")((3, 32, 32), 7, gelu_site, None, **size), theirs
+
+
+def translated(theirs: nn.Module) -> dict[str, Tensor]:
+    """The state of torchvision's vision transformer under our names; its fused query, key and value in three."""
     words = [
         ("class_token", "stem.token"),
         ("conv_proj", "stem.patches"),
@@ -141,9 +150,18 @@ def test_vit_is_torchvisions_vision_transformer() -> None:
     for name, weight in theirs.state_dict().items():
         for old, new in words:
             name = name.replace(old, new)
-        state[name] = weight
-    own.load_state_dict(state)
-    equal_to(own, theirs.double(), torch.randn(2, 3, 32, 32, dtype=torch.float64))
+        thirds = zip(("query", "key", "value"), weight.chunk(3), strict=True)
+        state |= {name.replace("qkv", part): third for part, third in thirds} if "qkv" in name else {name: weight}
+    return state
+
+
+def test_vit_is_torchvisions_vision_transformer() -> None:
+    torch.manual_seed(0)
+    own, theirs = torchvisions()
+    nn.init.normal_(theirs.heads.head.weight)  # type: ignore[union-attr, arg-type] # zero at initialization
+    nn.init.normal_(theirs.class_token)  # type: ignore[arg-type]
+    own.load_state_dict(translated(theirs))
+    equal_to(own.double(), theirs.double(), torch.randn(2, 3, 32, 32, dtype=torch.float64))
 
 
 # ------------------------------------------------------------------------------------------ every architecture
@@ -296,6 +314,35 @@ def test_resnet_starts_as_torchvision_does() -> None:
     for conv in (m for m in model.modules() if isinstance(m, nn.Conv2d)):
         fan_out = conv.weight.shape[0] * conv.weight[0, 0].numel()
         assert within_standard_error(conv.weight, math.sqrt(2 / fan_out))
+
+
+def moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """First, second and fourth moment of independent draws (n,), and the standard error of each. The fourth tells a
+    uniform distribution from a normal one of equal variance: 1.8 against 3 variances squared."""
+    powers = torch.stack([values.double() ** k for k in (1, 2, 4)])
+    return powers.mean(dim=1), powers.std(dim=1) / values.numel() ** 0.5
+
+
+def test_every_parameter_of_vit_but_the_heads_weight_starts_as_torchvisions() -> None:
+    torch.manual_seed(0)
+    drawn: dict[str, list[list[Tensor]]] = {}  # kind of parameter -> ours, theirs
+    for _ in range(8):  # initializations: a bias has few entries
+        own, theirs = torchvisions(width=64)
+        for side, state in enumerate((own.state_dict(), translated(theirs))):
+            for name, values in state.items():
+                kind = re.sub(r"blocks\.\d+", "blocks", name)
+                drawn.setdefault(kind, [[], []])[side].append(values.flatten())
+    assert drawn.pop("head.weight")[0][0].any()  # the one that is meant to differ
+    for kind, sides in drawn.items():
+        (ours, error), (expected, other) = (moments(torch.cat(side)) for side in sides)
+        assert ((ours - expected).abs() <= 5 * (error.square() + other.square()).sqrt()).all(), (kind, ours, expected)
+    # what torchvision draws, in numbers: see nn.MultiheadAttention and MLPBlock
+    width = 64
+    uniform = {"query.weight": (6 / (4 * width)) ** 0.5, "proj.weight": width**-0.5}
+    for name, bound in uniform.items():
+        values = torch.cat(drawn[f"blocks.attention.{name}"][0])
+        assert 0.99 * bound < values.abs().max() <= bound
+    assert within_standard_error(torch.cat(drawn["blocks.linear1.bias"][0]), 1e-6)
 
 
 def test_vit_head_does_not_start_at_zero() -> None:

@@ -95,7 +95,7 @@ def feed_forward(w: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
 def attention(w: dict[str, Tensor], name: str, x: Tensor, heads: int) -> Tensor:
     x = F.layer_norm(x, x.shape[-1:], w[f"{name}.norm.weight"], w[f"{name}.norm.bias"])
     width = x.shape[-1]
-    q, k, v = (x @ w[f"{name}.qkv.weight"].T + w[f"{name}.qkv.bias"]).split(width, dim=-1)
+    q, k, v = (x @ w[f"{name}.{part}.weight"].T + w[f"{name}.{part}.bias"] for part in ("query", "key", "value"))
     size, out = width // heads, []
     for h in range(heads):
         part = slice(h * size, (h + 1) * size)
@@ -197,11 +197,31 @@ def test_it_is_the_paper_s_network_and_so_is_its_gradient() -> None:
 def test_attention_is_torchs() -> None:
     theirs = nn.MultiheadAttention(4, 2, batch_first=True).double()
     own = tiny().double().blocks[0].time.attention
-    own.qkv.load_state_dict({"weight": theirs.in_proj_weight, "bias": theirs.in_proj_bias})
+    parts = zip(theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3), strict=True)
+    for layer, (weight, bias) in zip((own.query, own.key, own.value), parts, strict=True):
+        layer.load_state_dict({"weight": weight, "bias": bias})
     own.proj.load_state_dict(theirs.out_proj.state_dict())
     x = torch.randn(3, 5, 7, 4, dtype=torch.float64)
     y = own.eval().norm(x).flatten(0, 1)
     torch.testing.assert_close(own(x).flatten(0, 1), theirs(y, y, y)[0])
+
+
+def test_attention_starts_as_torchs() -> None:
+    torch.manual_seed(0)
+    width = 128
+    theirs = nn.MultiheadAttention(width, 4)
+    own = MPSENet((SAMPLES,), 0, silu_site, None, **{**TINY, "channels": width}).blocks[0].time.attention
+    ours = torch.cat([layer.weight for layer in (own.query, own.key, own.value)])
+    for weight, expected, bound in (
+        (ours, theirs.in_proj_weight, (6 / (4 * width)) ** 0.5),  # Glorot's uniform, of one matrix (3 width, width)
+        (own.proj.weight, theirs.out_proj.weight, width**-0.5),
+    ):
+        n = weight.numel()
+        for drawn in (weight, expected):
+            assert drawn.abs().max() <= bound
+            assert abs(drawn.square().mean() - bound**2 / 3) < 4 * bound**2 * (4 / 45 / n) ** 0.5  # standard errors
+    biases = [layer.bias for layer in (own.query, own.key, own.value, own.proj)]
+    assert not torch.cat([*biases, theirs.in_proj_bias, theirs.out_proj.bias]).any()
 
 
 @pytest.mark.parametrize("sites", ["conformer", "all"])

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.stats import norm
-from small import batch_of, constant, data_of, entry, make, make_model, make_spec, names, train, value
+from small import SMALL, batch_of, constant, data_of, entry, make, make_model, make_spec, names, train, value
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sparsity_cliff import probes
 from sparsity_cliff.activations import Site
@@ -187,6 +188,15 @@ def cost(model: nn.Module, x: Tensor) -> tuple[Table, Table]:
         return table(activations), table(probes.flops(model, model, x[:1], activations))
 
 
+EVERYWHERE = {"function": "mpsenet", **SMALL["mpsenet"], "sites": "all"}
+#: What the activations of its conformers feed: two feed-forward layers and a convolution module each
+CONFORMERS = {
+    f"blocks.0.{axis}.{part}.linear2.weight"
+    for axis in ("time", "frequency")
+    for part in ("feed1", "feed2", "convolution")
+}
+
+
 @pytest.mark.parametrize("activation", ["relu", "identity"])  # the identity returns its very input
 @pytest.mark.parametrize(
     ("model", "dense"),
@@ -233,11 +243,73 @@ def test_flops_of_the_fed_layers(model: str, dense: dict[str, float], activation
         ),
         ("vit", {f"blocks.{i}.linear2.weight" for i in (0, 1)}),
         ("gpt", {f"blocks.{i}.linear2.weight" for i in (0, 1)}),
+        ("mpsenet", CONFORMERS),
+        (
+            "mpsenet-all-sites",
+            CONFORMERS
+            | {f"stem.{layer}.conv.weight" for layer in ("dense.layers.0", "down")}
+            | {f"head.{layer}.weight" for layer in ("mask.up", "mask.out", "phase.up.conv")}
+            | {f"head.phase.{part}.weight" for part in ("real", "imaginary")},
+        ),
     ],
 )
 def test_matrices_fed_by_an_activation_are_marked(model: str, fed: set[str]) -> None:
-    _, flops = cost(make_model(model), batch_of(model, 30)[0])
+    name, _, everywhere = model.partition("-")
+    network = make_model(name, model=EVERYWHERE) if everywhere else make_model(name)
+    _, flops = cost(network, batch_of(name, 2)[0])
     assert {layer for layer, metric in flops if metric == "fed_by_activation"} == fed
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in MODELS), pytest.param("mpsenet", {"model": EVERYWHERE}, id="mpsenet-all-sites")],
+)
+def test_flops_are_those_of_torchs_counter(name: str, options: dict[str, Any]) -> None:
+    model, x = make_model(name, **options).eval(), batch_of(name, 1)[0]
+    _, found = cost(model, x)
+    given: list[Tensor] = []  # what the sites give; whatever module takes one of these is fed
+    fed = set()
+
+    def take(layer: str, inputs: tuple[Tensor, ...]) -> None:
+        if any(inputs[0].data_ptr() == tensor.data_ptr() for tensor in given):
+            fed.add(layer)
+
+    for _, site in probes.sites(model):
+        site.register_forward_hook(lambda _, inputs, output: given.append(output))
+    for layer, module in model.named_modules():
+        module.register_forward_pre_hook(lambda _, inputs, layer=layer: take(layer, inputs))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(x)
+    counted = {layer.partition(".")[2]: sum(n.values()) for layer, n in counter.get_flop_counts().items()}
+    leaves = {layer for layer, module in model.named_modules() if not list(module.children())}
+    fed = {layer for layer in fed & leaves if counted.get(layer)}
+    assert {layer for layer, metric in found if metric == "fed_by_activation"} == {f"{layer}.weight" for layer in fed}
+    assert found[None, "dense_flops"] == sum(counted[layer] for layer in fed) > 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Linear(6, 5), (6,)),
+        (nn.Linear(6, 5), (7, 6)),
+        (nn.Conv1d(6, 4, 3, stride=2, groups=2), (6, 11)),
+        (nn.Conv2d(6, 4, (3, 2), padding=1, dilation=2), (6, 9, 8)),
+        (nn.Conv3d(2, 4, 2), (2, 4, 3, 5)),
+        (nn.ConvTranspose1d(6, 4, 3, stride=2, groups=2), (6, 11)),
+        (nn.ConvTranspose2d(6, 4, (1, 3), stride=(1, 2), padding=(0, 1), output_padding=(0, 1)), (6, 9, 8)),
+        (nn.ConvTranspose3d(2, 4, 2, stride=3), (2, 4, 3, 5)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_flops_of_every_kind_of_layer_are_those_of_torchs_counter(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    model, x = nn.Sequential(Site(nn.ReLU(), -1), layer), torch.randn(1, *shape)
+    activations, found = cost(model, x)
+    with FlopCounterMode(display=False) as counter:
+        model(x)
+    assert found["0", "dense_flops"] == counter.get_total_flops()
+    sparsity = activations["0", "activation_sparsity"]
+    assert found["0", "potential_flops"] == pytest.approx(counter.get_total_flops() * (1 - sparsity))
+    assert found["1.weight", "fed_by_activation"] == 1
 
 
 def test_a_pool_between_site_and_layer_feeds_nothing() -> None:

@@ -52,14 +52,25 @@ def muon(
     beta1: Momentum = 0.9,
     beta2: Momentum = 0.95,
 ) -> Optimizers:
-    """Muon (Jordan et al. 2024, torch.optim.Muon) on the matrices of `model.blocks`, AdamW on everything else."""
+    """Muon (Jordan et al. 2024, torch.optim.Muon) on the matrices of `model.blocks`, AdamW on everything else.
+
+    lr: in AdamW's unit (Liu et al., arXiv 2502.16982). A step is lr · 0.2 · √max(rows, cols) · O, where O is momentum
+    made near orthogonal. Its root mean square is about 0.2 lr for a matrix of any shape, as AdamW's typically is, so
+    that a learning rate tuned for AdamW is a good first guess. Published rates are often in another unit:
+
+    - step lr · √max(rows, cols) · O, as in the paper's code: ours is 5 times theirs;
+    - step lr · √max(1, rows / cols) · O, torch's default: ours is 5 / √cols times theirs.
+
+    Each matrix is made orthogonal by itself: keep query, key and value apart, as our architectures do. weight_decay: of
+    both optimizers; a step takes lr · weight_decay of a weight. adamw_lr: learning rate of AdamW.
+    """
     blocks = {id(p) for p in model.get_submodule("blocks").parameters() if p.ndim == 2}
     hidden = [p for p in model.parameters() if id(p) in blocks]
     rest = [p for p in model.parameters() if id(p) not in blocks]
     if not hidden:
         raise ValueError("muon needs 2-D weights in model.blocks, and this model has none there")
     return [
-        torch.optim.Muon(hidden, lr=lr, momentum=momentum, weight_decay=weight_decay),
+        torch.optim.Muon(hidden, lr=lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=adamw_lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=True),
     ]
 

@@ -17,6 +17,8 @@ from sparsity_cliff.activations import Site
 from sparsity_cliff.parallel import ALONE, Ranks
 from sparsity_cliff.traces import HISTOGRAM_EDGES
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NEAR_ZERO = 1e-3  # |a| <= NEAR_ZERO x RMS(a) counts as near zero
 
 Row = tuple[str | None, str | None, int | None, str, float]  # split, layer, depth, metric, value
@@ -184,11 +186,14 @@ def flops(model: nn.Module, forward: Callable[[Any], object], batch: Any, measur
         if name := source.get(inputs[0].data_ptr()):
             weight: Tensor = layer.weight  # type: ignore[assignment]
             readers[names[layer]] = None
-            fed[name] += 2.0 * weight.numel() * (output.numel() // weight.shape[0])  # times tokens or pixels
+            # weight.shape[0] counts output channels, of a transposed convolution input channels: at each of that
+            # side's tokens or pixels every weight is used once
+            side = inputs[0] if isinstance(layer, TRANSPOSED) else output
+            fed[name] += 2.0 * weight.numel() * (side.numel() // weight.shape[0])
 
     names = {module: name for name, module in model.named_modules()}
     handles = [site.register_forward_hook(leave(name)) for name, site in sites(model)]
-    layers = (module for module in names if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d))
+    layers = (module for module in names if isinstance(module, (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)))
     handles += [layer.register_forward_hook(enter) for layer in layers]
     try:
         forward(batch)

@@ -51,20 +51,25 @@ class Rotary(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention of each token over itself and those before it."""
+    """Multi-head self-attention of each token over itself and those before it.
+
+    Query, key and value are matrices of their own, because Muon makes each matrix orthogonal by itself.
+    """
 
     def __init__(self, width: int, heads: int, block: int):
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
         self.rotary = Rotary(width // heads, block)
         self.proj = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         n, t, d = x.shape  # examples, tokens, width
-        qkv = self.qkv(x).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # (3, N, heads, T, d_h)
-        q, k = self.rotary(qkv[:2])
-        y = F.scaled_dot_product_attention(q, k, qkv[2], is_causal=True)
+        parts = (self.query(x), self.key(x), self.value(x))
+        q, k, v = (part.view(n, t, self.heads, d // self.heads).transpose(1, 2) for part in parts)  # (N, heads, T, d_h)
+        y = F.scaled_dot_product_attention(self.rotary(q), self.rotary(k), v, is_causal=True)
         out: Tensor = self.proj(y.transpose(1, 2).reshape(n, t, d))
         return out
 

@@ -1,9 +1,14 @@
 """MP-SENet (Lu et al., arXiv 2305.13686), the version with conformers: speech enhancement in magnitude and phase.
 
-The published code lets the attention of one example see the others of its batch (no `batch_first`); here an example is
-on its own. For the rest, structure, initialization and number of parameters (2,048,849) are the published ones.
+In the published code nn.MultiheadAttention lacks `batch_first`, and takes the first axis for the sequence. Its "time"
+conformer works on (N F, T, C): the attention there runs over the N F frequencies of all examples of the batch, one time
+at a time. That of the "frequency" conformer, on (N T, F, C), runs over the N T times, one frequency at a time. So there
+the attentions have exchanged their axes, and an example sees the others of its batch; the convolutions beside them run
+along the axis of the name. Here both run along that axis, within one example. For the rest, structure, initialization
+and number of parameters (2,048,849) are the published ones; docs/parity.md has the differences in training.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -56,22 +61,30 @@ class FeedForward(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention along L. Weights start as those of nn.MultiheadAttention."""
+    """Multi-head self-attention along L. Weights start as those of nn.MultiheadAttention.
+
+    Query, key and value are matrices of their own, because Muon makes each matrix orthogonal by itself.
+    """
 
     def __init__(self, channels: int, heads: int, dropout: float, norm: Callable[[int, int], nn.Module]):
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.norm = norm(channels, 0)
-        self.qkv = nn.Linear(channels, 3 * channels)
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
         self.proj = nn.Linear(channels, channels)
-        nn.init.xavier_uniform_(self.qkv.weight)
-        nn.init.zeros_(self.qkv.bias)
-        nn.init.zeros_(self.proj.bias)
+        for layer in (self.query, self.key, self.value):
+            nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(0.5))  # of the three as one matrix
+        for layer in (self.query, self.key, self.value, self.proj):
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         n, sequences, length, channels = x.shape
-        qkv = self.qkv(self.norm(x)).view(n * sequences, length, 3, self.heads, channels // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (N S, heads, L, C / heads)
+        x = self.norm(x)
+        shape = (n * sequences, length, self.heads, channels // self.heads)
+        parts = (self.query(x), self.key(x), self.value(x))
+        q, k, v = (part.view(shape).transpose(1, 2) for part in parts)  # (N S, heads, L, C / heads)
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         out: Tensor = self.proj(y.transpose(1, 2).reshape(x.shape))
         return out

@@ -19,17 +19,27 @@ def _layer_norm(features: int, spatial: int) -> nn.Module:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over all tokens."""
+    """Multi-head self-attention over all tokens. Weights start as those of nn.MultiheadAttention.
+
+    Query, key and value are matrices of their own, because Muon makes each matrix orthogonal by itself.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
         self.proj = nn.Linear(width, width)
+        for layer in (self.query, self.key, self.value):
+            nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(0.5))  # of the three as one matrix
+        for layer in (self.query, self.key, self.value, self.proj):
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         n, t, d = x.shape  # examples, tokens, width
-        q, k, v = self.qkv(x).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # (N, heads, T, d_h)
+        parts = (self.query(x), self.key(x), self.value(x))
+        q, k, v = (part.view(n, t, self.heads, d // self.heads).transpose(1, 2) for part in parts)  # (N, heads, T, d_h)
         y = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.proj(y.transpose(1, 2).reshape(n, t, d))
         return out
@@ -47,6 +57,9 @@ class Block(nn.Module):
         self.linear1 = nn.Linear(width, hidden)
         self.act = activation(-1)
         self.linear2 = nn.Linear(hidden, width)
+        for layer in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.normal_(layer.bias, std=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
@@ -101,13 +114,8 @@ class VisionTransformer(nn.Module):
         )
         self.norm = (normalization or _layer_norm)(width, 0)
         self.head = nn.Linear(width, classes)
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                if name == "head":
-                    nn.init.normal_(module.weight, std=0.02)
-                else:
-                    nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.blocks(self.stem(x)))  # (N, T, width)
