@@ -494,7 +494,7 @@ def test_names_of_the_grid_in_another_order_run_nothing(finished: Sweep) -> None
 def test_an_edit_while_a_sweep_runs_is_no_success(finished: Sweep, path: str, old: str, new: str) -> None:
     """Only what was trained before it is then current: a status of 0 would say that all is."""
     finished.results("figures", "drift.pdf").unlink()
-    command = finished.command("--cores", "2", "--configfile", STUDY)
+    command = finished.command("--cores", "2")
     process = subprocess.Popen(
         command, cwd=finished.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
