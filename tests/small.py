@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsity_cliff import registry, source, study
+from sparsity_cliff import probes, registry, source, study
 from sparsity_cliff.data.layouts import Dataset, from_arrays
 from sparsity_cliff.train import Job, build, train_run, train_seed
 
@@ -105,7 +105,7 @@ def make_spec(model: str = "mlp", /, **parts: Any) -> dict[str, Any]:
     """A run's spec. A part replaces the default; `steps`, `every`, `measure`, `optimizer` … are found by name."""
     training = {"steps": 12, "batch_size": 16, "microbatch": None, "processes": 1, "precision": "float32"}
     training |= {"optimizer": entry("optimizer", "sgd", lr=0.1), "schedule": entry("schedule", "constant")}
-    probes = {"every": 4, "examples": None, "measure": ["activations", "weights", "gradients", "histograms"]}
+    probing = {"every": 4, "examples": None, "measure": ["activations", "weights", "gradients", "histograms"]}
     spec = {
         "architecture": {"name": model},
         "model": {"function": model, **SMALL.get(model, {})},
@@ -115,7 +115,7 @@ def make_spec(model: str = "mlp", /, **parts: Any) -> dict[str, Any]:
         "data": {"name": "small", "function": "small", "axis": "real"},
         "device": "cpu",
         "training": {key: parts.pop(key, value) for key, value in training.items()},
-        "probes": {key: parts.pop(key, value) for key, value in probes.items()},
+        "probes": {key: parts.pop(key, value) for key, value in probing.items()},
         "seeds": [0],
     }
     unknown = parts.keys() - spec.keys()
@@ -148,6 +148,27 @@ def run(folder: Path, spec: dict[str, Any], code: str = '{"module":"digest"}') -
     output = folder / "traces" / "small.parquet"
     train_run("small", json.dumps(spec, sort_keys=True), code, folder / "data.npz", output)
     return output
+
+
+def rounding(terms: int, steps: int = 1) -> float:
+    """Relative error to allow float32 numbers that `steps` steps with sums of `terms` terms lead to.
+
+    Processors add in different orders. A sum of n terms errs by about √n units of 2⁻²⁴, whatever the order (Higham and
+    Mary, SIAM J. Sci. Comput. 41, 2019), and errors of steps add up. Ten times that: layers pass errors on, enlarged.
+    """
+    return 10 * 2**-24 * terms**0.5 * steps
+
+
+def nearest_to_zero(model: str, x: torch.Tensor, seed: int) -> float:
+    """The smallest |z| of the initial network's pre-activations, in units of their site's RMS. Where it is far above
+    rounding, no processor sees another sign."""
+    smallest: list[torch.Tensor] = []
+    network = make_model(model, seed=seed)
+    for _, site in probes.sites(network):
+        site.register_forward_hook(lambda _, inputs, __: smallest.append(abs(inputs[0]).min() / inputs[0].std()))
+    with torch.no_grad():
+        network(x)
+    return min(tensor.item() for tensor in smallest)
 
 
 def value(facts: list[Any], metric: str, layer: str | None = None, step: int | None = None) -> float:

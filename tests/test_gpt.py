@@ -91,6 +91,7 @@ def restated(weights: dict[str, Tensor], x: Tensor, depth: int, heads: int) -> T
     return normed(y, "norm.weight") @ weights["stem.weight"].T
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("length", [1, 7, BLOCK])
 @pytest.mark.usefixtures("double")
 def test_outputs_and_gradients_are_those_of_the_formulas(length: int) -> None:

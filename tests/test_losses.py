@@ -37,6 +37,7 @@ def test_every_loss_has_a_gradient_in_the_logits_own_type(name: str) -> None:
     assert (logits.grad[:, 0] < 0).all()  # toward the label
 
 
+@pytest.mark.numerical
 def test_cross_entropy_is_torchs_with_one_hot_targets(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     logits, labels = batch
     one_hot = torch.eye(K, dtype=torch.float64)[labels]
@@ -46,6 +47,7 @@ def test_cross_entropy_is_torchs_with_one_hot_targets(batch: tuple[torch.Tensor,
     )
 
 
+@pytest.mark.numerical
 def test_mse_is_torchs_with_one_hot_targets(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     logits, labels = batch
     one_hot = torch.eye(K, dtype=torch.float64)[labels]

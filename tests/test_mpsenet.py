@@ -42,6 +42,7 @@ def signals(n: int = 2, samples: int = SAMPLES, dtype: torch.dtype = torch.float
 # ------------------------------------------------------------------------------------------ spectrograms
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("n_fft", "hop"), [(400, 100), (400, 200), (64, 16), (64, 32)])
 @pytest.mark.parametrize("samples", [1600, 1601, 2477])
 def test_a_signal_comes_back_from_its_spectrum(n_fft: int, hop: int, samples: int) -> None:
@@ -53,6 +54,7 @@ def test_a_signal_comes_back_from_its_spectrum(n_fft: int, hop: int, samples: in
     torch.testing.assert_close(synthesize(spectrum, samples), signal, rtol=0, atol=1e-4)
 
 
+@pytest.mark.numerical
 def test_a_spectrum_is_the_compressed_fourier_transform_of_windowed_frames() -> None:
     signal = signals(1, 640, torch.float64)
     window = np.sin(np.pi * np.arange(64) / 64) ** 2
@@ -175,6 +177,7 @@ def restated(w: dict[str, Tensor], signal: Tensor) -> Tensor:
     return torch.stack([magnitude, torch.atan2(imaginary, real)])
 
 
+@pytest.mark.numerical
 def test_it_is_the_paper_s_network_and_so_is_its_gradient() -> None:
     model, x = tiny().double(), signals(dtype=torch.float64)
     with torch.no_grad():
@@ -194,6 +197,7 @@ def test_it_is_the_paper_s_network_and_so_is_its_gradient() -> None:
         torch.testing.assert_close(p.grad, weights[name].grad, rtol=1e-6, atol=1e-8, msg=name)
 
 
+@pytest.mark.numerical
 def test_attention_is_torchs() -> None:
     theirs = nn.MultiheadAttention(4, 2, batch_first=True).double()
     own = tiny().double().blocks[0].time.attention

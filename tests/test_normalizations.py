@@ -122,6 +122,7 @@ def test_none_changes_nothing() -> None:
     assert none(F, 0)(x) is x
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("spatial", "torchs"), [(1, nn.BatchNorm1d), (2, nn.BatchNorm2d)])
 def test_batch_norm_of_signals_and_images_is_torchs(spatial: int, torchs: type[nn.Module]) -> None:
     module = batch_norm(F, spatial)
@@ -133,6 +134,7 @@ def test_batch_norm_of_signals_and_images_is_torchs(spatial: int, torchs: type[n
     torch.testing.assert_close(y.std(axes, correction=0), torch.ones(F), atol=1e-4, rtol=0)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("shape", [(8, F), (8, 5, F), (2, 3, 4, F)])
 def test_token_batch_norm_is_torchs_over_all_tokens(shape: tuple[int, ...]) -> None:
     ours, torchs = batch_norm(F, 0), nn.BatchNorm1d(F)
@@ -146,6 +148,7 @@ def test_token_batch_norm_is_torchs_over_all_tokens(shape: tuple[int, ...]) -> N
     torch.testing.assert_close(ours(x), torchs(x.reshape(-1, F)).reshape(shape))
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("shape", SHAPES[0])
 def test_layer_norm_of_tokens_is_torchs_over_features(shape: tuple[int, ...]) -> None:
     x = inputs(*shape)

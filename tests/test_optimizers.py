@@ -67,11 +67,13 @@ def assert_same_steps(ours: Any, torchs: Any) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.5, "weight_decay": 0.1}])
 def test_sgd_is_torchs(options: dict[str, float]) -> None:
     assert_same_steps(lambda m: sgd(m, lr=0.1, **options), lambda m: [torch.optim.SGD(m.parameters(), 0.1, **options)])
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("ours", "torchs", "decay"), [(adam, torch.optim.Adam, 0.0), (adamw, torch.optim.AdamW, 0.01)])
 def test_adam_and_adamw_are_torchs(ours: Any, torchs: Any, decay: float) -> None:
     def plain(model: nn.Module, **options: Any) -> Optimizers:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 from small import (
+    BLOCK,
     constant,
     data_of,
     dataset,
@@ -27,7 +28,9 @@ from small import (
     make_model,
     make_spec,
     names,
+    nearest_to_zero,
     needs_pesq,
+    rounding,
     run,
     train,
     valid_pairs,
@@ -66,8 +69,8 @@ def plain_loop(spec: dict[str, Any], lr: Any, stop_at: int) -> tuple[torch.nn.Mo
 
 @pytest.mark.parametrize(("model", "loss"), [(m, loss) for m in names("model") for loss in constant(m, "LOSSES")])
 def test_the_loop_is_gradient_descent(model: str, loss: str) -> None:
-    # where phases wrap, rounding grows from step to step
-    lr, tolerance = (0.001, 1e-3) if model == "mpsenet" else (0.1, 1e-4)
+    # Where phases wrap, a disturbance of the weights in the last bit becomes one of 1e-5 in a loss: ten times that.
+    lr, tolerance = (3e-4, 2e-4) if model == "mpsenet" else (0.1, rounding(16 * 64, 12))
     spec = make_spec(
         model,
         loss=entry("loss", loss),
@@ -109,13 +112,18 @@ def test_a_run_whose_last_update_diverges_is_diverged() -> None:
     assert done["status"] == "diverged at step 1"
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("model", ["mlp", "vit", "gpt"])
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(model: str) -> None:
-    whole, parts = (train(make_spec(model, microbatch=size))["facts"] for size in (None, 5))  # 16 = 4 + 4 + 4 + 4
+    assert nearest_to_zero(model, Batches(data_of(model), 16, 1)(0)[0], 1) > 5e-5  # so that all see the same signs
+    runs = [train(make_spec(model, microbatch=size, seeds=[1])) for size in (None, 5)]  # 16 = 4 + 4 + 4 + 4
+    whole, parts = (run["facts"] for run in runs)
     for facts in zip(whole, parts, strict=True):
         assert facts[0][:6] == facts[1][:6]
     for metric in ("loss@train", "loss@test"):
-        assert value(parts, metric, step=12) == pytest.approx(value(whole, metric, step=12), rel=1e-4)
+        assert value(parts, metric, step=12) == pytest.approx(
+            value(whole, metric, step=12), rel=rounding(16 * BLOCK, 12)
+        )
     first = [[fact[6] for fact in facts if fact[1] == 0 and fact[5].startswith("gradient")] for facts in (whole, parts)]
     assert first[0]
     assert first[1] == pytest.approx(first[0], rel=1e-3, abs=1e-7)

@@ -1,0 +1,106 @@
+"""Numbers of other processors: the tests marked `numerical` once more, with the kernels that older ones would take.
+
+torch, oneDNN, MKL and OpenBLAS choose kernels by processor. Settings restrict them, so that one machine can show
+whether a test hangs on the last bits of its own. All other tests run at the machine's own level.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparsity_cliff import traces
+
+TESTS = Path(__file__).parent
+COMPILER = shutil.which("cc")
+
+#: What a level sets. The first and the last are a part of every run of the suite, the others of `make test-large`.
+LEVELS = {
+    "oldest": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "MKL_CBWR": "COMPATIBLE",
+        "OPENBLAS_CORETYPE": "Prescott",
+    },
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_CBWR": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+    },
+    "avx512": {
+        "ATEN_CPU_CAPABILITY": "avx512",
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+        "MKL_CBWR": "AVX512",
+        "OPENBLAS_CORETYPE": "SkylakeX",
+    },
+    "intel": {"OPENBLAS_CORETYPE": "SkylakeX"},  # and MKL takes the kernels that it has for Intel's processors
+}
+
+#: MKL asks this function of its own who made the processor.
+INTEL = "int mkl_serv_intel_cpu_true(void) { return 1; }"
+
+
+def run_at(level: str, folder: Path, *files: Path) -> subprocess.CompletedProcess[str]:
+    """The tests marked `numerical` of these files, in a process at that level."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")} | LEVELS[level]
+    if level == "intel":
+        environment["LD_PRELOAD"] = str(folder.with_name("intel.so"))
+        build = [COMPILER, "-shared", "-fPIC", "-x", "c", "-", "-o", environment["LD_PRELOAD"]]
+        subprocess.run(build, input=INTEL, text=True, check=True)
+    command = [sys.executable, "-m", "pytest", "-m", "numerical", "-q", "-c", str(TESTS.parent / "pyproject.toml")]
+    command += ["-p", "no:cacheprovider", "-p", "no:xdist", f"--basetemp={folder}", *map(str, files)]
+    return subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True)
+
+
+def need(level: str) -> None:
+    """Skip where this processor has no such level, or where it is the processor's own."""
+    own = torch.backends.cpu.get_cpu_capability().lower()
+    if level == "intel":
+        if "AMD" not in traces.processor() or not COMPILER or sys.platform != "linux":
+            pytest.skip("MKL's kernels for Intel can be had on an AMD processor under Linux with a C compiler")
+        return
+    order = ["default", "avx2", "avx512"]
+    if own not in order or LEVELS[level]["ATEN_CPU_CAPABILITY"] not in order[: order.index(own) + 1]:
+        pytest.skip(f"this processor ({own}) does not have level {level}")
+
+
+@pytest.mark.numerical
+def test_the_level_that_was_asked_for_is_in_force() -> None:
+    own = torch.backends.cpu.get_cpu_capability().lower()
+    assert os.environ.get("ATEN_CPU_CAPABILITY", own) == own
+
+
+@pytest.mark.parametrize(
+    "level", [pytest.param(name, marks=[pytest.mark.large] if name in ("avx2", "avx512") else []) for name in LEVELS]
+)
+def test_numbers_hold_at_another_level(tmp_path: Path, level: str) -> None:
+    need(level)
+    files = [file for file in sorted(TESTS.glob("test_*.py")) if "pytest.mark.numerical" in file.read_text()]
+    assert len(files) > 5
+    done = run_at(level, tmp_path / "child", *files)
+    assert done.returncode == 0, done.stdout[-4000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed
+    assert int(passed[1]) > 100
+
+
+def test_a_test_that_hangs_on_a_level_fails(tmp_path: Path) -> None:
+    """That of this machine's own kernels, as a test with too small a tolerance would."""
+    need("oldest")
+    own = torch.backends.cpu.get_cpu_capability()
+    if own == "DEFAULT":
+        pytest.skip("this processor has one level")
+    (tmp_path / "test_fragile.py").write_text(
+        "import pytest, torch\n\n\n@pytest.mark.numerical\ndef test_fragile():\n"
+        f"    assert torch.backends.cpu.get_cpu_capability() == {own!r}\n"
+    )
+    done = run_at("oldest", tmp_path / "child", tmp_path / "test_fragile.py")
+    assert done.returncode == 1
+    assert "assert 'DEFAULT' == " in done.stdout
+    assert "1 failed" in done.stdout
