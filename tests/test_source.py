@@ -230,6 +230,17 @@ def test_what_is_no_finite_number_is_refused(annotation: str, value: Any) -> Non
         ("tuple[Share, ...] | None", None, None),
         ("list[Literal['a', 'b']]", ("a", "a"), ["a", "a"]),
         ("ActivationName", "relu", "relu"),
+        ("Optional[float]", None, None),
+        ("Optional[float]", 2, 2.0),
+        ("typing.Optional[Count]", 3.0, 3),
+        ("Union[Count, None]", None, None),
+        ("None | Count", 3, 3),
+        ("'Count | None'", 3, 3),
+        ("Count | Literal['all']", "all", "all"),
+        ("registry.Share", 0.5, 0.5),
+        ("tuple[Share, ...]", [0, 0.5], [0.0, 0.5]),
+        ("tuple[int, str]", [1, "a"], [1, "a"]),
+        ("Sequence[int]", [1], [1]),
     ],
 )
 def test_values_that_fit(annotation: str, value: Any, converted: Any) -> None:
@@ -253,6 +264,12 @@ def test_values_that_fit(annotation: str, value: Any, converted: Any) -> None:
         ("list[Count]", 3, "valid: a list that is not empty"),
         ("list[Count]", "12", "valid: a list that is not empty"),
         ("list[Count]", [1, 0], "valid: an integer from 1 to 2147483647"),
+        ("Optional[float]", "x", "valid: a number or null"),
+        ("Count | Literal['all']", "some", "valid: an integer from 1 to 2147483647 or all"),
+        ("tuple[int, str]", [1], "valid: a list of 2"),
+        ("Literal[1, 2]", True, "valid: 1, 2"),
+        ("Count", 2**31, "valid: an integer from 1 to 2147483647"),
+        ("int", 2**63, "valid: an integer"),
     ],
 )
 def test_values_that_do_not_fit(annotation: str, value: Any, words: str) -> None:
@@ -267,16 +284,16 @@ def test_an_unknown_activation_name_lists_the_valid_ones(value: Any) -> None:
         source.convert("ActivationName", value)
 
 
-@pytest.mark.parametrize("annotation", ["Module", "dict"])
+@pytest.mark.parametrize("annotation", ["Module", "dict", "dict[str, int]", "Literal[x]", "Optional[Module]"])
 def test_an_annotation_that_cannot_be_checked_is_named(annotation: str) -> None:
-    with pytest.raises(ValueError, match=f"annotation '{annotation}' is not one that a study can check: bool, int"):
+    with pytest.raises(ValueError, match=r"annotation '.*' is not one that a study can check: bool, int"):
         source.convert(annotation, 1)
 
 
 def test_an_option_without_an_annotation_is_named(package: Package) -> None:
     package.write("lab/acts.py", "def f(*, alpha=1.0): pass\n")
     option = source.options("activation", "lab.acts:f")["alpha"]
-    with pytest.raises(ValueError, match="annotation 'missing' is not one that a study can check"):
+    with pytest.raises(ValueError, match=r"annotation 'missing' is not one that a study can check"):
         source.convert(option.annotation, 1.0)
 
 

@@ -533,6 +533,155 @@ def test_a_requirement_is_asked_of_any_option_and_not_of_what_the_data_do_not_st
         study.load(config)
 
 
+NET = "class Net:\n    def __init__(self, shape, classes, activation, normalization, *, width: Count = 8): pass\n"
+WRONG_MODULES: dict[str, tuple[str, str]] = {  # what -> (the module of an architecture, what its line says)
+    "no_expression": ('REQUIRES = ("width %% 2",)', "MODULE.REQUIRES 'width %% 2' cannot be judged (not a Python expression)"),
+    "a_call": ('REQUIRES = ("exit()",)', "MODULE.REQUIRES 'exit()' cannot be judged (Call is not valid; valid: names, numbers, + -"),
+    "a_power": ('REQUIRES = ("9 ** 9 ** 9 > width",)', "MODULE.REQUIRES '9 ** 9 ** 9 > width' cannot be judged (Pow is not valid"),
+    "division_by_zero": ('REQUIRES = ("width % 0 == 0",)', "MODULE.REQUIRES 'width % 0 == 0' cannot be judged (integer modulo by zero)"),
+    "another_type": ('REQUIRES = ("width < optimizer",)', "MODULE.REQUIRES 'width < optimizer' cannot be judged ('<' not supported"),
+    "one_text": ('REQUIRES = "width > 2"', "MODULE.REQUIRES is 'width > 2'; valid: a tuple of texts, such as ('one',)"),
+    "a_number": ("REQUIRES = (3,)", "MODULE.REQUIRES is (3,); valid: a tuple of texts"),
+    "losses_a_text": ('LOSSES = "mse"', "MODULE.LOSSES is 'mse'; valid: a tuple of texts, such as ('one',)"),
+    "losses_computed": ("LOSSES = tuple(ALL)", "MODULE.LOSSES is not a literal: tuple(ALL)"),
+    "losses_divided": ("LOSSES = (1 / 0,)", "MODULE.LOSSES is not a literal: (1 / 0,)"),
+    "accepts_a_text": ('ACCEPTS = "signal"', "MODULE.ACCEPTS is 'signal'; valid: a tuple of texts"),
+    "unhashable": ("ACCEPTS = {[]: 1}", "MODULE.ACCEPTS is not a literal: {[]: 1}"),
+    "not_python": ("def f(:", "not_python.py, line 2: invalid syntax"),
+    "nul": ("x = '\0'", "nul.py"),
+    "deep": (f"x = {'-' * 5000}1", "deep.py: not Python that can be read ("),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG_MODULES)
+def test_a_module_that_states_nonsense_of_itself_is_one_line_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    text, says = WRONG_MODULES[what]
+    (tmp_path / f"{what}.py").write_text(f"from sparsity_cliff.registry import Count\n{text}\n{NET}")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = smoke()
+    config["architectures"]["mlp"]["model"] = {"function": f"{what}:Net"}
+    with pytest.raises(study.StudyError) as error:
+        study.load(config)
+    assert says.replace("MODULE", what) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+CALLS = {  # a class or function -> what is wrong with it as an entry of the kind
+    (
+        "model",
+        "def f(shape, classes, activation, *, w: int = 1): pass",
+    ): "takes (shape, classes, activation); valid: (shape,",
+    (
+        "model",
+        "def f(shape, classes, activation, normalization, width): pass",
+    ): "needs width; valid: (shape, classes, acti",
+    (
+        "model",
+        "class f:\n    def __init__(self, shape, classes, activation, normalization, width=3, *, depth: int): pass",
+    ): None,
+    ("model", "class f:\n    def __init__(self, *arguments): pass"): None,
+    (
+        "activation",
+        "class f:\n    def __init__(self, beta): pass",
+    ): "needs beta; valid: (*, options), that is, options are",
+    ("activation", "class f(Base): pass"): None,
+    ("activation", "async def f(): pass"): "has no function or class f",
+    ("loss", "def f(weight=1.0): pass"): None,
+    ("loss", "def f(weight, /): pass"): "needs weight; valid: (*, options)",
+    ("data", "def f(*, size: int): pass"): "takes (); valid: (root, *, options)",
+    ("optimizer", "def f(model, lr): pass"): "needs lr; valid: (model, *, options), that is, options are keyword-only",
+    ("normalization", "def f(features): pass"): "takes (features); valid: (features, spatial, *, options)",
+}
+
+
+@pytest.mark.parametrize(("kind", "code"), CALLS)
+def test_what_could_not_be_called_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, code: str
+) -> None:
+    module = f"calls_{list(CALLS).index((kind, code))}"
+    (tmp_path / f"{module}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    says = CALLS[kind, code]
+    if says is None:
+        source.options(kind, f"{module}:f")
+    else:
+        with pytest.raises(source.SourceError, match=re.escape(says)):
+            source.options(kind, f"{module}:f")
+
+
+@pytest.mark.parametrize("kind", source.REGISTRIES)
+def test_every_built_in_entry_can_be_called_as_its_kind_is(kind: str) -> None:
+    for function in source.entries(kind):
+        source.options(kind, function)
+
+
+@pytest.mark.parametrize(
+    ("name", "stated", "says"),
+    [
+        ("no_kind", "", "data.own.function: no_kind states no KIND; valid: signal, image, tokens, speech"),
+        ("odd_kind", "KIND = 'signals'", "data.own.function: odd_kind states KIND = 'signals'; valid: signal, image"),
+        ("own_needs", "KIND = 'signal'\nREQUIRES = ('size > 9',)", "data.own: own_needs:f needs size > 9; here size=8"),
+        ("own_size", "KIND = 'signal'\nEXAMPLES = ('size * 3', 'size')", "architectures.mlp.batch_size: 32 is not valid; valid: at most the examples of own for training, here 24"),
+        ("odd_size", "KIND = 'signal'\nEXAMPLES = ('size / 0', 'size')", "odd_size.EXAMPLES 'size / 0' cannot be judged (division by zero)"),
+        ("odd_shape", "KIND = 'signal'\nSHAPE = 40", "odd_shape.SHAPE is 40; valid: a tuple of integers"),
+    ],
+)  # fmt: skip
+def test_what_a_data_sets_module_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stated: str, says: str
+) -> None:
+    (tmp_path / f"{name}.py").write_text(f"{stated}\ndef f(root, *, size: int = 8): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = smoke()
+    config["data"]["own"] = {"function": f"{name}:f"}
+    config["architectures"]["mlp"]["data"] = "own"
+    with pytest.raises(study.StudyError) as error:
+        study.load(config)
+    assert says in str(error.value)
+
+
+def test_sizes_that_sources_state_are_those_of_their_arrays(tmp_path: Path) -> None:
+    """Of those that need no network; the options in between are the data's own business."""
+    from sparsity_cliff import expressions, registry
+
+    for function, options in (
+        ("mnist1d", {"examples": 50}),
+        ("digits", {"examples": None}),
+        ("digits", {"examples": 7}),
+    ):
+        stated = source.words(source.locate("data", function)[0], "EXAMPLES")
+        arrays = registry.load("data", function)(tmp_path, **options)
+        assert [expressions.value(size, options) for size in stated] == [len(arrays["y_train"]), len(arrays["y_test"])]
+
+
+def test_a_run_whose_name_is_no_file_name_is_refused() -> None:
+    config = smoke()
+    for section in ("architectures", "losses"):
+        config[section] = {f"{name}{'x' * 50}": entry for name, entry in config[section].items()}
+    config["activations"] = {"r" * 60: {"function": "relu"}, "t" * 60: {"function": "tanh"}}
+    config["cliff"]["baseline"], config["drift"]["controls"] = "r" * 60, []
+    config["cliff"]["losses"] = ["cross_entropy" + "x" * 50]
+    block = {
+        "architectures": ["mlp" + "x" * 50],
+        "activations": ["r" * 60, "t" * 60],
+        "losses": config["cliff"]["losses"],
+    }
+    config["grid"] = [block]
+    with pytest.raises(study.StudyError, match=r"^losses: \"cross_entropyx+\.\.\. is not a valid name"):
+        study.load(config)
+    config["losses"] = {"c" * 60: {"function": "cross_entropy"}}
+    config["cliff"]["losses"] = block["losses"] = ["c" * 60]
+    assert max(map(len, study.load(config).runs)) < 200
+    config["study"]["seeds"] = ["1000000000-1000000001"]
+    config["normalizations"] = {"n" * 60: {"function": "none"}}
+    block["normalizations"] = ["n" * 60]
+    with pytest.raises(
+        study.StudyError, match=r"^grid: run .* has 2\d\d letters in its id; valid: at most 200, by shorter"
+    ):
+        study.load(config)
+
+
 def test_an_impossible_loss_for_an_architecture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
