@@ -19,14 +19,12 @@ def _layer_norm(features: int, spatial: int) -> nn.Module:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over all tokens. Weights start as those of nn.MultiheadAttention.
-
-    Query, key and value are matrices of their own, because Muon makes each matrix orthogonal by itself.
-    """
+    """Multi-head self-attention over all tokens."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
+        # three matrices, because Muon makes each one orthogonal by itself; all start as in nn.MultiheadAttention
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
