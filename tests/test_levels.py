@@ -4,6 +4,7 @@ torch, oneDNN, MKL and OpenBLAS choose kernels by processor. Settings restrict t
 whether a test hangs on the last bits of its own. All other tests run at the machine's own level.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from sparsity_cliff import traces
 TESTS = Path(__file__).parent
 COMPILER = shutil.which("cc")
 
-#: What a level sets. The first and the last are a part of every run of the suite, the others of `make test-large`.
+#: What a level sets. One of them is a part of every run of the suite (EVERYDAY), all are of `make test-large`.
 LEVELS = {
     "oldest": {
         "ATEN_CPU_CAPABILITY": "default",
@@ -44,6 +45,8 @@ LEVELS = {
 
 #: MKL asks this function of its own who made the processor.
 INTEL = "int mkl_serv_intel_cpu_true(void) { return 1; }"
+CAN_BE_INTEL = "AMD" in traces.processor() and COMPILER is not None and sys.platform == "linux"
+EVERYDAY = "intel" if CAN_BE_INTEL else "oldest"
 
 
 def run_at(level: str, folder: Path, *files: Path) -> subprocess.CompletedProcess[str]:
@@ -51,18 +54,25 @@ def run_at(level: str, folder: Path, *files: Path) -> subprocess.CompletedProces
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")} | LEVELS[level]
     if level == "intel":
         environment["LD_PRELOAD"] = str(folder.with_name("intel.so"))
-        build = [COMPILER, "-shared", "-fPIC", "-x", "c", "-", "-o", environment["LD_PRELOAD"]]
+        environment["OTHER_THAN"] = product()
+        build = [str(COMPILER), "-shared", "-fPIC", "-x", "c", "-", "-o", environment["LD_PRELOAD"]]
         subprocess.run(build, input=INTEL, text=True, check=True)
     command = [sys.executable, "-m", "pytest", "-m", "numerical", "-q", "-c", str(TESTS.parent / "pyproject.toml")]
     command += ["-p", "no:cacheprovider", "-p", "no:xdist", f"--basetemp={folder}", *map(str, files)]
     return subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True)
 
 
+def product() -> str:
+    """The digest of a matrix product, which shows the kernel that made it."""
+    a, b = torch.arange(16384.0).sin().view(64, 256), torch.arange(32768.0).cos().view(256, 128)
+    return hashlib.sha256((a @ b).numpy().tobytes()).hexdigest()
+
+
 def need(level: str) -> None:
     """Skip where this processor has no such level, or where it is the processor's own."""
     own = torch.backends.cpu.get_cpu_capability().lower()
     if level == "intel":
-        if "AMD" not in traces.processor() or not COMPILER or sys.platform != "linux":
+        if not CAN_BE_INTEL:
             pytest.skip("MKL's kernels for Intel can be had on an AMD processor under Linux with a C compiler")
         return
     order = ["default", "avx2", "avx512"]
@@ -74,10 +84,11 @@ def need(level: str) -> None:
 def test_the_level_that_was_asked_for_is_in_force() -> None:
     own = torch.backends.cpu.get_cpu_capability().lower()
     assert os.environ.get("ATEN_CPU_CAPABILITY", own) == own
+    assert os.environ.get("OTHER_THAN") != product()
 
 
 @pytest.mark.parametrize(
-    "level", [pytest.param(name, marks=[pytest.mark.large] if name in ("avx2", "avx512") else []) for name in LEVELS]
+    "level", [pytest.param(name, marks=[pytest.mark.large] if name != EVERYDAY else []) for name in LEVELS]
 )
 def test_numbers_hold_at_another_level(tmp_path: Path, level: str) -> None:
     need(level)
