@@ -6,6 +6,7 @@ down, `slurm` submits them, `runner` runs them on the node and writes outcomes, 
 """
 
 import asyncio
+import contextlib
 import shutil
 import threading
 import time
@@ -159,7 +160,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             if not job.is_local:
                 self._allocation(job)  # what is wrong is said before anything is submitted
         try:
-            self.ledger = Ledger(Path(self.settings.folder or ""))
+            self.ledger = Ledger(Path(self.settings.folder or ""), self.logger.warning)
         except LedgerError as error:
             raise ApiError(str(error)) from error
         self._clean()
@@ -276,13 +277,13 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         self._by_job.update((member.info.job, member) for member in members)
         try:
             submission.folder.mkdir()
+            submission.save()  # first: what is not saved is not known for ours, and nobody would remove it
             for number, (job, _) in enumerate(flat):
                 self._scripts[job] = submission.script(number)
                 self.write_jobscript(job, submission.script(number))
                 if not members[number].entry.rounds:
                     self._record(job)
                 job.register(external_jobid=submission.name)
-            submission.save()
             delayed = DelayedSubmission(Runner(submission.folder))
             delayed.set_timeout(allocation.minutes or YEAR, ANY_NUMBER)  # the runner decides how often it may come back
             delayed.dump(submission.pickle)
@@ -290,6 +291,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             with self._submitting:
                 submission.note_id(getattr(self, f"_submit_to_{self.backend}")(submission, allocation))
         except (slurm.SlurmError, OSError) as error:
+            with contextlib.suppress(OSError):
+                submission.folder.rmdir()  # where it is empty
             for member in members:
                 self._fail(member, f"could not be submitted: {error}")
             return
@@ -449,7 +452,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         self._until_gone(list(together))
         self._left = {output: other for output, other in self._left.items() if other not in together}
         for other in together & self._members:
-            if other.number not in other.submission.outcomes():
+            if other.submission.outcome(other.number) is None:
                 self._resubmit(other, other.entry.rounds)
 
     def _until_gone(self, members: list[Member]) -> None:
@@ -520,7 +523,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             if member.failed is not None and state is not None and state.ended:
                 self._fail(member, report.failure(member, state, member.submission.outcome(member.number) or {}))
         for member in over:
-            if member in active or member.number in member.submission.outcomes():
+            if member in active or member.submission.outcome(member.number) is not None:
                 member.over = None  # it went back to the queue, or has just been seen to end
             else:
                 self._judge(member, states.get(member.id))
