@@ -633,6 +633,110 @@ def test_only_a_state_that_slurm_calls_final_is_an_end() -> None:
     assert {name for name in slurm.INNOCENT if not slurm.State(name).ended} == set()
 
 
+# ------------------------------------------------------------------------------------------ paths
+
+ODD = (
+    "cmd$(touch pwned)x",
+    "b`touch pwned`",
+    "it's",
+    'a"b',
+    "sp ace; touch pwned #",
+    "$HOME",
+    "~",
+    "*",
+    "& touch pwned",
+    "é",
+)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_no_folders_name_is_code_in_the_batch_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The script that sbatch would get, run by bash."""
+    folder = tmp_path / name / "submitit"
+    folder.mkdir(parents=True)
+    (folder / "submitted.pkl").write_text("pickle")
+    monkeypatch.setattr(slurm.Sbatch, "affinity", classmethod(lambda cls: 2))  # no srun needed
+    executor = slurm.Sbatch(folder, python=f"exec echo {slurm.PYTHON}")
+    monkeypatch.setattr(executor, "_submit_command", lambda command: SimpleNamespace(job_id=12))
+    executor.update_parameters(job_name="work", use_srun=False)
+    executor.submit_tasks(folder / "submitted.pkl", 2)
+    script = executor._make_submission_file_text(executor._submitit_command_str, "")
+    environment = os.environ | {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "13"}
+    done = subprocess.run(["bash"], input=script, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{sys.executable} -u -m submitit.core._submit {folder}\n"
+    assert (folder / "12_1_submitted.pkl").read_text() == "pickle"
+    assert {path.name for path in tmp_path.rglob("*")} == {name, "submitit", "submitted.pkl", "12_1_submitted.pkl"}
+
+
+REFUSED = {
+    "100%": "%",
+    "%j": "%",
+    "back\\slash": "a backslash",
+    "a\nb": "a line break or another control character",
+    "a\x1b[2J": "a line break or another control character",
+    "\udcff": "a character that is no UTF-8",
+    "it's $(touch pwned)": 'an apostrophe beside one of " $ `',
+    "`touch pwned`'": 'an apostrophe beside one of " $ `',
+    "'\"": 'an apostrophe beside one of " $ `',
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_path_that_would_be_misread_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    workflow = SimpleNamespace(main_snakefile="/flow/Snakefile", overwrite_configfiles=[])
+    executor: Any = SimpleNamespace(settings=ExecutorSettings(), workflow=workflow)
+    Executor._check_paths(executor)
+    here = tmp_path / name
+    here.mkdir()
+    what = {
+        "working directory": lambda: monkeypatch.chdir(here),
+        "--submitit-folder": lambda: setattr(executor.settings, "folder", str(here)),
+        "--snakefile": lambda: setattr(workflow, "main_snakefile", str(here)),
+        "--configfile": lambda: workflow.overwrite_configfiles.append(here),
+    }
+    for number, (where, change) in enumerate(what.items()):
+        change()
+        with pytest.raises(ApiError) as error:
+            Executor._check_paths(executor)
+        text = str(error.value)
+        assert len(text.splitlines()) == 1
+        assert f"cannot be used: {REFUSED[name]} in it would be misread in jobs' scripts" in text
+        if number > 0:
+            assert text.startswith(f"{where} {str(here)!r} ")
+        monkeypatch.chdir(tmp_path)
+        executor.settings, workflow.main_snakefile = ExecutorSettings(), "/flow/Snakefile"
+    assert not [*tmp_path.rglob("pwned")]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_other_paths_are_taken(name: str) -> None:
+    assert slurm.misread(f"/home/user/{name}/.snakemake/submitit") == ""
+
+
+def test_a_wildcard_is_no_code_in_a_jobs_script(tmp_path: Path) -> None:
+    """Snakemake's own quoting makes a double-quoted word of it, in which a shell runs what a dollar begins."""
+    wildcard = "it's $(touch pwned)"
+    flow = Flow(
+        tmp_path / "flow",
+        f"""
+rule all:
+    default_target: True
+    input: {"out/" + wildcard + ".txt"!r}
+rule work:
+    output: "out/{{i}}.txt"
+    run: open(output[0], "w").write(wildcards.i)
+""",
+    )
+    flow.run()
+    assert flow.outputs() == {wildcard: wildcard}
+    assert not [*flow.folder.rglob("pwned")]
+
+
 # ------------------------------------------------------------------------------------------ the runner
 
 #: Stands in for the Snakemake in a job: runs a rule's command in a shell, and does not end before it.

@@ -705,6 +705,18 @@ def test_nothing_of_an_outer_allocation_leaks_into_jobs(slurm: Cluster, tmp_path
     assert inside.get("SLURM_NTASKS", "1") == "1"
 
 
+def test_a_working_directorys_name_is_no_code_on_the_node(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "cmd$(touch pwned)x it's", SHORT, slurm)
+    output = flow.run("--config", "jobs=2", check=False)
+    assert "cannot be used: an apostrophe beside one of" in output
+    assert not slurm.calls("sbatch")
+    flow = Flow(tmp_path / 'cmd$(touch pwned)x `touch pwned` "', SHORT, slurm)
+    flow.run("--config", "jobs=2", keep_successful=True)
+    assert flow.outputs() == {"0": "0\n", "1": "1\n"}
+    assert next(flow.folder.glob(".snakemake/submitit/*/*_1_0_log.out")).stat().st_size > 0
+    assert not [*tmp_path.rglob("pwned")]
+
+
 def test_gpus_are_handed_out_without_any_task_geometry(slurm: Cluster, tmp_path: Path) -> None:
     snakefile = SHORT.replace("    shell:", "    resources: gpu=1\n    shell:")
     flow = Flow(

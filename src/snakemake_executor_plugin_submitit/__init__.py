@@ -7,6 +7,8 @@ down, `slurm` submits them, `runner` runs them on the node and writes outcomes, 
 
 import asyncio
 import contextlib
+import os
+import shlex
 import shutil
 import threading
 import time
@@ -25,7 +27,7 @@ from snakemake_interface_executor_plugins.executors.real import RealExecutor
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_interface_executor_plugins.settings import CommonSettings, ExecutorSettingsBase, SharedFSUsage
-from snakemake_interface_executor_plugins.utils import format_cli_arg
+from snakemake_interface_executor_plugins.utils import encode_target_jobs_cli_args, format_cli_arg
 from submitit.helpers import DelayedSubmission
 
 from snakemake_executor_plugin_submitit import jobs as snakemake_jobs
@@ -154,6 +156,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         # RemoteExecutor's thread already looks for jobs, and finds none
         self.settings: ExecutorSettings = self.workflow.executor_settings or ExecutorSettings()
         self._check_settings()
+        self._check_paths()
         self.backend = self.settings.backend
         self._declared = set(self.workflow.resource_settings.resources)
         for job in self.dag.needrun_jobs():
@@ -193,6 +196,18 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
                 setattr(self.settings, name, getattr(ExecutorSettings, name))
             elif value is not None and not least <= value <= most:
                 refuse(name, f"{least} to {most}" if most < inf else f"{least} or more")
+
+    def _check_paths(self) -> None:
+        """Paths that are part of each job's script."""
+        paths = [
+            ("--submitit-folder", os.path.abspath(self.settings.folder or "")),
+            ("working directory", os.getcwd()),
+            ("--snakefile", str(self.workflow.main_snakefile)),
+            *(("--configfile", str(file)) for file in self.workflow.overwrite_configfiles),
+        ]
+        for name, path in paths:
+            if found := slurm.misread(path):
+                raise ApiError(f"{name} {path!r} cannot be used: {found} in it would be misread in jobs' scripts")
 
     def _meet_slurm(self) -> None:
         """Which commands tell the state, and how large an array may be."""
@@ -362,12 +377,15 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
 
     def get_job_args(self, job: JobExecutorInterface) -> str:
         """Snakemake's arguments, with the cores of the allocation, and files to wait for in a list that outlives us."""
-        arguments = RealExecutor.get_job_args(self, job, cores=job.threads)
+        arguments = str(RealExecutor.get_job_args(self, job, cores=job.threads))
+        # Snakemake quotes with repr, which for a shell is code where wildcards have an apostrophe and a dollar
+        target = encode_target_jobs_cli_args(job.get_target_spec())
+        arguments = arguments.replace(format_cli_arg("--target-jobs", target), f"--target-jobs {shlex.join(target)}", 1)
         if SharedFSUsage.INPUT_OUTPUT not in self.workflow.storage_settings.shared_fs_usage:
-            return str(arguments)
+            return arguments
         files = self._scripts[job].with_suffix(".files")
         files.write_text("".join(f"{file}\n" for file in job.get_wait_for_files()))
-        return f"{arguments} {format_cli_arg('--wait-for-files-file', str(files.absolute()))}"
+        return f"{arguments} --wait-for-files-file {shlex.quote(str(files.absolute()))}"
 
     def additional_general_args(self) -> str:
         # --retries 0, which Snakemake passes, leaves a rule's own `retries:` in force: it would count twice

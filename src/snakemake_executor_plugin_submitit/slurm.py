@@ -38,6 +38,15 @@ PERMANENT = re.compile(
     r"|allow an argument|requires an argument|is ambiguous|can ?not be satisfied|user's group|pathname",
     re.IGNORECASE,
 )
+#: Pattern -> its name. sbatch and submitit put ids in the place of % and a letter, and sbatch drops backslashes.
+#: Snakemake quotes words with repr: both quotes, or an apostrophe beside a dollar, make code of it for a job's shell.
+MISREAD = {
+    "%": "%",
+    r"\\": "a backslash",
+    r"[\x00-\x1f\x7f]": "a line break or another control character",
+    "[\ud800-\udfff]": "a character that is no UTF-8",
+    "'.*[\"$`]|[\"$`].*'": 'an apostrophe beside one of " $ `',
+}
 PYTHON = shlex.quote(sys.executable)
 ANSWER_WITHIN = 60.0  # seconds for one command
 CHUNK = 500  # ids in one command
@@ -63,6 +72,14 @@ class State:
 
 def outer_variables() -> list[str]:
     return sorted(name for name in os.environ if OUTER.match(name) and name not in KEPT)
+
+
+def misread(path: str) -> str:
+    """What in a path sbatch, submitit or Snakemake would not take literally, or would run; "" where nothing is."""
+    for pattern, name in MISREAD.items():
+        if re.search(pattern, path):
+            return name
+    return ""
 
 
 def call(*command: str) -> str:
@@ -94,8 +111,9 @@ class Sbatch(SlurmExecutor):
     def submit_tasks(self, pickle: Path, tasks: int) -> str:
         """The id of an array, or of a single job, whose tasks run what was dumped to `pickle`."""
         # submitit would put a pickle in place for each task after sbatch has answered: too late if it is killed before
-        own = f"{self.folder}/" + "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
-        place = f'[ -e "{own}_submitted.pkl" ] || cp "{pickle}" "{own}_submitted.pkl"'
+        task = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+        own = f'{shlex.quote(f"{self.folder}/")}"{task}_submitted.pkl"'
+        place = f"[ -e {own} ] || cp {shlex.quote(str(pickle))} {own}"
         self.parameters |= {"setup": [place], "map_count": tasks if tasks > 1 else None}
         return str(self._submit_command(self._submitit_command_str).job_id)
 
