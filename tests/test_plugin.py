@@ -28,6 +28,7 @@ from snakemake.common.tests import TestWorkflowsLocalStorageBase
 from snakemake.settings import types as settings
 from snakemake_interface_common.exceptions import ApiError
 from submitit.core.utils import FailedJobError
+from submitit.slurm.slurm import _make_sbatch_string
 
 from snakemake_executor_plugin_submitit import (
     RANGES,
@@ -39,6 +40,7 @@ from snakemake_executor_plugin_submitit import (
     ledger,
     local,
     report,
+    resources,
     runner,
     slurm,
 )
@@ -503,6 +505,71 @@ def test_variables_of_an_outer_allocation_go_and_those_that_say_where_slurm_is_s
     inside = {line.partition("=")[0] for line in slurm.call("env").splitlines()}
     assert set(kept) <= inside
     assert not set(gone) & inside
+
+
+def set_only(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name in list(os.environ):
+        if slurm.OUTER.match(name):
+            monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_users_defaults_reach_sbatch_outside_of_an_allocation_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_only(monkeypatch, SBATCH_ACCOUNT="mine", SBATCH_WAIT="1", SLURM_HINT="x")
+    assert slurm.outer_variables() == ["SLURM_HINT"]
+    assert slurm.decided_variables() == ["SBATCH_WAIT"]
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert slurm.outer_variables() == ["SBATCH_ACCOUNT", "SBATCH_WAIT", "SLURM_HINT", "SLURM_JOB_ID"]
+    assert slurm.decided_variables() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "gone"),
+    [
+        ({"account": "x"}, "ACCOUNT PARTITION", "ACCOUNT"),
+        ({"time": 5}, "TIMELIMIT TIME_MIN", "TIMELIMIT"),
+        ({"mem": "5M"}, "MEM_PER_CPU MEM_PER_GPU MEM_PER_NODE MEM_BIND", "MEM_PER_CPU MEM_PER_GPU MEM_PER_NODE"),
+        ({"mem_per_cpu": "5M"}, "MEM_PER_NODE", "MEM_PER_NODE"),
+        ({"gpus": "1"}, "GPUS GPUS_PER_NODE GPU_BIND GRES=gpu:2", "GPUS GPUS_PER_NODE GRES"),
+        ({"gpus": "1"}, "GRES=lustre:2", ""),
+        ({"gres": "gpu:2"}, "GPUS GRES=gpu:2", "GPUS GRES"),
+        ({"gres": "lustre:2"}, "GPUS GRES=gpu:2", "GRES"),
+        ({"reservation": "x", "qos": "y"}, "RESERVATION QOS CONSTRAINT", "QOS RESERVATION"),
+        ({"mail-type": "END", "switches": "1", "exclusive": True}, "REQ_SWITCH WAIT4SWITCH EXCLUSIVE",
+         "EXCLUSIVE REQ_SWITCH WAIT4SWITCH"),
+    ],
+)  # fmt: skip
+def test_what_the_workflow_asks_for_goes_before_a_default_of_the_users(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, object], environment: str, gone: str
+) -> None:
+    pairs = (word.partition("=") for word in environment.split())
+    set_only(monkeypatch, **{f"SBATCH_{name}": value or "1" for name, _, value in pairs})
+    assert slurm.given_variables(options) == [f"SBATCH_{name}" for name in gone.split()]
+
+
+def test_every_option_that_the_plugin_sets_is_kept_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of sbatch(1), INPUT ENVIRONMENT VARIABLES: what stands there for an option that every script has."""
+    asked = resources.allocation("work", 2, {"runtime": 5, "mem_mb": 10, "slurm_account": "x"})
+    made = resources.parameters(asked, "name", 90, 5)
+    set_only(monkeypatch, **{f"SBATCH_{name}": "1" for name in OF_SBATCH.split()})
+    executor: Any = SimpleNamespace(parameters=made)
+    words = slurm.Sbatch._make_submission_command(executor, Path("script.sh"))
+    script = _make_sbatch_string(command="", folder="folder", **made, map_count=3)
+    irregular = {"array": "ARRAY_INX", "time": "TIMELIMIT", "mem": "MEM_PER_NODE"}
+    for option in re.findall(r"^#SBATCH --([\w-]+)", script, re.MULTILINE):
+        variable = "SBATCH_" + irregular.get(option, option.replace("-", "_").upper())
+        assert variable in words or variable not in os.environ, option
+    assert not {"SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_CONSTRAINT"} & set(words)
+
+
+OF_SBATCH = (
+    "ACCOUNT ACCTG_FREQ ARRAY_INX BATCH CLUSTERS CONSTRAINT CONTAINER CORE_SPEC CPUS_PER_GPU DEBUG DELAY_BOOT "
+    "DISTRIBUTION ERROR EXCLUSIVE EXPORT GET_USER_ENV GPU_BIND GPU_FREQ GPUS GPUS_PER_NODE GPUS_PER_TASK GRES "
+    "GRES_FLAGS HINT IGNORE_PBS INPUT JOB_NAME MEM_BIND MEM_PER_CPU MEM_PER_GPU MEM_PER_NODE NETWORK NO_KILL "
+    "NO_REQUEUE OPEN_MODE OUTPUT OVERCOMMIT PARTITION POWER PROFILE QOS REQ_SWITCH REQUEUE RESERVATION SIGNAL "
+    "SPREAD_JOB THREAD_SPEC THREADS_PER_CORE TIMELIMIT USE_MIN_NODES WAIT WAIT_ALL_NODES WAIT4SWITCH WCKEY"
+)
 
 
 class Trials:

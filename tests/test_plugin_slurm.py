@@ -705,6 +705,47 @@ def test_nothing_of_an_outer_allocation_leaks_into_jobs(slurm: Cluster, tmp_path
     assert inside.get("SLURM_NTASKS", "1") == "1"
 
 
+def test_a_users_defaults_of_sbatch_hold_where_the_workflow_does_not_say(
+    slurm_factory: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    cluster = slurm_factory(partitions=["users Nodes=ALL", "ours Nodes=ALL"])
+    given = "lambda wildcards: {} if wildcards.i == '1' else None"
+    snakefile = SHORT.replace(
+        "    shell:",
+        f"    resources: slurm_partition={given.format(repr('ours'))}, slurm_account={given.format(repr('own'))}, "
+        f"runtime={given.format(5)}\n    shell:",
+    )
+    flow = Flow(
+        tmp_path / "flow", snakefile.replace("sleep {SECONDS};", "echo $MARK > out/{wildcards.i}.mark;"), cluster
+    )
+    flow.outer = {
+        "SBATCH_ACCOUNT": "group",
+        "SBATCH_PARTITION": "users",
+        "SBATCH_TIMELIMIT": "77",
+        # what the plugin decides
+        "SBATCH_ARRAY_INX": "0-9",
+        "SBATCH_EXPORT": "NONE",
+        "SBATCH_JOB_NAME": "mine",
+        "SBATCH_NO_REQUEUE": "1",
+        "SBATCH_OUTPUT": "/nowhere/%j",
+        "SBATCH_SIGNAL": "B:KILL@59",
+        "SBATCH_WAIT": "1",
+        "MARK": "passed on",
+    }
+    output = flow.run("--config", "jobs=2")
+    assert flow.outputs() == {"0": "0\n", "1": "1\n"}
+    assert {(flow.folder / f"out/{i}.mark").read_text() for i in range(2)} == {"passed on\n"}
+    lines = cluster.run("squeue", "--states=all", "--noheader", "--array", "--format=%P|%a|%l|%K|%j").splitlines()
+    assert sorted(line.rpartition("-")[0] for line in lines) == [
+        "ours|own|5:00|N/A|work",
+        "users|group|1:17:00|N/A|work",
+    ]
+    names = (
+        "SBATCH_ARRAY_INX, SBATCH_EXPORT, SBATCH_JOB_NAME, SBATCH_NO_REQUEUE, SBATCH_OUTPUT, SBATCH_SIGNAL, SBATCH_WAIT"
+    )
+    assert output.count(f"{names}: not followed, since the plugin itself decides that") == 1
+
+
 def test_a_working_directorys_name_is_no_code_on_the_node(slurm: Cluster, tmp_path: Path) -> None:
     flow = Flow(tmp_path / "cmd$(touch pwned)x it's", SHORT, slurm)
     output = flow.run("--config", "jobs=2", check=False)

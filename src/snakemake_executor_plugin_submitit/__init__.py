@@ -215,6 +215,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             raise ApiError(
                 f"no SLURM here: {', '.join(missing)} not found; use a login node, or --submitit-backend local"
             )
+        if decided := slurm.decided_variables():
+            self.logger.warning(f"{', '.join(decided)}: not followed, since the plugin itself decides that")
         try:
             configuration = slurm.configuration()
         except slurm.SlurmError as error:

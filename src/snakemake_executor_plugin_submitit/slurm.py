@@ -1,5 +1,7 @@
 """What is asked of SLURM: submission, states, cancelling. Every call has a time limit and the caller's own environment
-without what an outer allocation left in it."""
+without what an outer allocation left in it. Defaults that a user set for sbatch (SBATCH_ACCOUNT) reach it, unless the
+plugin or the workflow decides the same: for sbatch, a variable goes before a line of the script.
+"""
 
 import os
 import random
@@ -8,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +24,23 @@ Answer = TypeVar("Answer")
 OUTER = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCANCEL|SCONTROL|PMI|PMI2|PMIX)_\w+$")
 #: Where SLURM is, and who asks.
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS")
+
+#: SBATCH_ variables that would undo what the plugin needs: an array of its own whose tasks are one process each, with
+#: Snakemake's environment, our signals, logs and requeues, and an sbatch that answers at once, in words that we read.
+DECIDED = (
+    "ARRAY_INX", "CLUSTERS", "CPUS_PER_GPU", "DEBUG", "ERROR", "EXPORT", "GET_USER_ENV", "GPUS_PER_TASK", "INPUT",
+    "JOB_NAME", "NO_REQUEUE", "OPEN_MODE", "OUTPUT", "REQUEUE", "SIGNAL", "WAIT",
+)  # fmt: skip
+_MEMORY = ("MEM_PER_NODE", "MEM_PER_CPU", "MEM_PER_GPU")
+_GPUS = ("GPUS", "GPUS_PER_NODE", "GPUS_PER_SOCKET")
+#: Option of sbatch -> its SBATCH_ variables, where the name does not say it, and those of options that exclude it.
+VARIABLES = {
+    "time": ("TIMELIMIT",),
+    "mem": _MEMORY,
+    "mem_per_cpu": _MEMORY,
+    "gpus": _GPUS,
+    "switches": ("REQ_SWITCH", "WAIT4SWITCH"),
+}
 
 #: A job in one of these states will not run again unless somebody asks for it.
 ENDED = {
@@ -71,7 +90,31 @@ class State:
 
 
 def outer_variables() -> list[str]:
-    return sorted(name for name in os.environ if OUTER.match(name) and name not in KEPT)
+    """What must not reach a job. Outside of an allocation, SBATCH_ variables are the user's own."""
+    inside = "SLURM_JOB_ID" in os.environ
+    return sorted(
+        name
+        for name in os.environ
+        if OUTER.match(name) and name not in KEPT and (inside or not name.startswith("SBATCH_"))
+    )
+
+
+def decided_variables() -> list[str]:
+    """Defaults of the user's that the plugin cannot follow."""
+    found = sorted(f"SBATCH_{name}" for name in DECIDED if f"SBATCH_{name}" in os.environ)
+    return [] if "SLURM_JOB_ID" in os.environ else found
+
+
+def given_variables(options: Mapping[str, object]) -> list[str]:
+    """Defaults that options of sbatch replace."""
+    names: set[str] = set()
+    for option, value in options.items():
+        names.update(VARIABLES.get(option.replace("-", "_"), (option.replace("-", "_").upper(),)))
+        if option == "gres" and "gpu" in str(value):
+            names.update(_GPUS)
+        if option == "gpus" and "gpu" in os.environ.get("SBATCH_GRES", ""):
+            names.add("GRES")
+    return sorted(f"SBATCH_{name}" for name in names if f"SBATCH_{name}" in os.environ)
 
 
 def misread(path: str) -> str:
@@ -118,7 +161,9 @@ class Sbatch(SlurmExecutor):
         return str(self._submit_command(self._submitit_command_str).job_id)
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-        unset = [word for name in outer_variables() for word in ("-u", name)]
+        options = self.parameters | self.parameters.get("additional_parameters", {})
+        given = given_variables({name: value for name, value in options.items() if value is not None})
+        unset = [word for name in [*outer_variables(), *decided_variables(), *given] for word in ("-u", name)]
         return ["env", *unset, "sbatch", str(submission_file_path)]
 
 
