@@ -479,7 +479,7 @@ def test_scancel_gets_one_word_per_array(monkeypatch: pytest.MonkeyPatch) -> Non
     slurm.cancel([*(f"12_{task}" for task in range(3)), "15"])
     slurm.cancel([str(job) for job in range(slurm.CHUNK + 1)])
     slurm.cancel([])
-    assert calls[0] == ("scancel", "12_[0,1,2]", "15")
+    assert calls[0] == ("scancel", "12_[0-2]", "15")
     assert [len(call) - 1 for call in calls[1:]] == [slurm.CHUNK, 1]
 
 

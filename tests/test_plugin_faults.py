@@ -4,12 +4,15 @@ import errno
 import json
 import os
 import random
+import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flows import Flow
 
 from snakemake_executor_plugin_submitit import ledger
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, LedgerError, Submission
@@ -317,6 +320,17 @@ def test_a_damaged_submission_is_named_and_left_alone_and_the_others_are_read(
     assert (bad.folder / "closed").exists()
 
 
+def test_the_id_of_what_cannot_be_read_is_said(tmp_path: Path, open_book: Callable[[Path], Book]) -> None:
+    book = open_book(tmp_path)
+    for content in (b"12", b"\x1b[2J"):
+        made = book.saved()
+        (made.folder / "submission.json").write_text("")
+        (made.folder / "id").write_bytes(content)
+    assert list(book.submissions()) == []
+    assert sorted("its jobs (id 12) are not looked after" in told for told in book.told) == [False, True]
+    assert not any("\x1b" in told for told in book.told)
+
+
 def test_fields_of_another_version_are_named_and_ignored(tmp_path: Path, open_book: Callable[[Path], Book]) -> None:
     book = open_book(tmp_path)
     made = book.saved()
@@ -350,7 +364,7 @@ def test_a_damaged_id_is_looked_for_by_its_name(
     path.mkdir() if content is None else path.write_bytes(content)
     assert [one.ids for one in book.submissions()] == [ids]
     assert len(book.told) == (0 if ids or content == b"" else 1)
-    assert all(told.startswith(f"{path}: ") and told.endswith("looked for by their name") for told in book.told)
+    assert all(told.startswith(f"{path}: ") and told.endswith("; looked for by name") for told in book.told)
 
 
 @pytest.mark.parametrize("name", ["closed", "starts"])
@@ -468,3 +482,66 @@ def test_no_damage_to_any_file_is_an_error_or_touches_what_is_not_the_plugins(
         assert {name: after.get(name) for name in before} == before
     with pytest.raises(LedgerError, match=r"submission\.json: damaged"):
         ledger.read(tmp_path / "x")
+
+
+# ------------------------------------------------------------------------------------------ whole runs
+
+WORK = """
+rule all:
+    input: expand("out/{i}.txt", i=range(2))
+rule work:
+    output: "out/{i}.txt"
+    shell: "echo begun >> out/{wildcards.i}.starts; sleep {SECONDS}; echo {wildcards.i} > {output}"
+"""
+
+
+def test_a_start_in_a_damaged_ledger_among_files_of_others_runs_all_and_loses_nothing(tmp_path: Path) -> None:
+    """With --submitit-folder ., the working directory itself."""
+    flow = Flow(tmp_path / "flow", WORK)
+    foreign(flow.folder)
+    book = Book(flow.folder)
+    (flow.folder / "map.tsv").write_bytes(b"\xff\xfe of another program\n")
+    for damage in DAMAGES:
+        DAMAGES[damage](over(book.saved(backend="local")).folder / "submission.json")
+    for spoiled in ("closed", "starts", "id", "0.json"):
+        made = over(book.saved(backend="local"))
+        (made.folder / spoiled).write_bytes(b"\xff\xfe\n")
+    with open(book.saved(backend="local").folder / "closed", "wb") as file:  # what nobody has closed is looked after
+        file.write(b"\xff\n")
+    book.release()
+    (flow.folder / "lock").unlink()
+    before = tree(flow.folder)
+    output = flow.run("--config", "seconds=0", folder=".")
+    assert flow.outputs() == {"0": "0\n", "1": "1\n"}
+    assert "Traceback" not in output
+    assert '  File "' not in output
+    assert output.count("its jobs are not looked after") == len(DAMAGES) + 1  # and what only looks like ours
+    after = tree(flow.folder)
+    kept = [name for name in before if not ledger.FOLDER.match(name) or "deadbeef" in name or "cafecafe" in name]
+    assert {name: after.get(name) for name in kept} == {name: before[name] for name in kept}
+    assert all(after[name] == before[name] for name in before if name.endswith("/submission.json") and name in after)
+
+
+def test_a_ledger_that_is_removed_during_a_run_ends_in_the_summary(tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", WORK)
+    process = flow.start("--keep-going", "--latency-wait", "1", "--config", "seconds=2")
+    flow.wait_for("out/0.starts", "out/1.starts")
+    shutil.rmtree(flow.folder / ".snakemake/submitit")
+    output = flow.finish(process, check=False)
+    assert "Traceback" not in output.replace("  | Traceback", "")
+    assert output.count("was removed while it ran") == 2
+    assert "At least one job did not complete successfully." in output
+    flow.run("--config", "seconds=0")
+    assert len(flow.outputs()) == 2
+
+
+def test_a_link_in_the_locks_place_is_refused_before_any_job(tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "flow", WORK)
+    (flow.folder / "precious").write_text("precious")
+    (flow.folder / ".snakemake/submitit").mkdir(parents=True)
+    (flow.folder / ".snakemake/submitit/lock").symlink_to("../../precious")
+    output = flow.run(check=False)
+    assert re.search(r"^Error: \S+submitit/lock: not a lock of ours; remove it, or use another", output, re.MULTILINE)
+    assert "Traceback" not in output
+    assert (flow.folder / "precious").read_text() == "precious"
+    assert flow.starts() == {}

@@ -373,13 +373,14 @@ def test_retries_count_once(slurm: Cluster, tmp_path: Path) -> None:
 def test_scancel_by_hand_is_reported_as_such(accounting: bool, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     cluster: Cluster = request.getfixturevalue("slurm_accounting" if accounting else "slurm")
     flow = Flow(tmp_path / "flow", RESUMABLE, cluster)
-    process = flow.start("--keep-going", "--config", "jobs=2", "seconds=6")
+    process = flow.start("--keep-going", "--retries", "2", "--config", "jobs=2", "seconds=6")
     flow.wait_for("out/0.starts", "out/1.starts")
     cluster.scancel(next(job.id for job in cluster.jobs() if job.id.endswith("_0")))
     output = flow.finish(process, check=False)
     assert re.search(r"rule work, i=\d: CANCELLED", output)
     assert "cancelled, by scancel or by an administrator" in output
     assert len(flow.outputs()) == 1
+    assert flow.starts() == Counter({"0": 1, "1": 1})  # whoever ended it does not want it again
     flow.run("--config", "jobs=2", "seconds=6")
     assert flow.outputs() == tenths(6, 2)  # the cancelled one had saved its state
     asked, other = ("sacct", "squeue") if accounting else ("squeue", "sacct")
@@ -606,6 +607,79 @@ def test_jobs_of_unknown_state_are_not_taken_for_successful(slurm: Cluster, tmp_
     output = flow.finish(process, check=False)
     assert "rule work, i=0: CANCELLED" in output
     assert flow.outputs() == {}
+
+
+def test_a_refused_array_is_one_report_and_is_not_tried_again(slurm: Cluster, tmp_path: Path) -> None:
+    snakefile = SHORT.replace("    shell:", "    resources: slurm_partition='nowhere'\n    shell:")
+    flow = Flow(tmp_path / "flow", snakefile, slurm)
+    output = flow.run("--keep-going", "--retries", "2", "--config", "jobs=12", check=False)
+    assert output.count("Error in rule") == 1
+    assert (
+        len(re.findall(r"invalid partition specified: nowhere .*\(12 jobs: rule work, i=.*; and 9 more\)", output)) == 1
+    )
+    assert "Trying to restart" not in output
+    assert len(slurm.calls("sbatch")) == 1
+    rows = (flow.folder / ".snakemake/submitit/map.tsv").read_text().splitlines()
+    assert [row.split("\t")[1] for row in rows[1:]] == ["failure"] * 12
+
+
+@pytest.mark.parametrize("accounting", [False, True])
+def test_what_keeps_jobs_from_starting_is_said_and_what_is_said_helps(
+    accounting: bool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    cluster: Cluster = request.getfixturevalue("slurm_accounting" if accounting else "slurm")
+    flow = Flow(tmp_path / "flow", SHORT, cluster)
+    flow.say_every = 2
+    for node in cluster.nodes:
+        cluster.set_node(node, "drain")
+    process = flow.start("--config", "jobs=3", status_interval_max=2)
+    log = flow.folder / "snakemake.log"
+
+    def said(pattern: str) -> str:
+        found: re.Match[str] | None = cluster.wait(
+            lambda: re.search(pattern, log.read_text()) if log.exists() else None, 100
+        )
+        assert found
+        return found[0]
+
+    base = re.escape(
+        said(r"Submitted 3 jobs as array (\d+)_\[0-2\]; ids and logs: \.snakemake/submitit/map\.tsv")
+        .split()[5]
+        .rstrip(";")
+    )
+    assert "`sinfo -R` says why" in said(
+        r".*3 jobs do not start: \S+ \(rule work, i=\d; .*DOWN, DRAINED.*|.*3 jobs.*ReqNode.*"
+    )
+    said(r"jobs: 3 wait \(3 .*\), 0 run, 0 done, 0 failed")
+    cluster.run("scontrol", "uhold", base.partition("_")[0])
+    release = said(rf"3 jobs do not start: .*PENDING, .*: held; `scontrol release {base}`").split("`")[1].split()
+    for node in cluster.nodes:
+        cluster.set_node(node, "resume")
+    cluster.run(*release)
+    output = flow.finish(process)
+    assert len(flow.outputs()) == 3
+    assert output.count(" do not start: ") == 2  # each once
+
+
+def test_a_damaged_outcome_stops_no_other_job_and_slurms_word_counts(slurm: Cluster, tmp_path: Path) -> None:
+    """Something overwrites an outcome as soon as it is there."""
+    snakefile = SHORT.replace(
+        "sleep {SECONDS};",
+        "[ {wildcards.i} = 2 ] || setsid sh spoil.sh {wildcards.i} & sleep 1; [ {wildcards.i} != 1 ];",
+    )
+    flow = Flow(tmp_path / "flow", snakefile, slurm)
+    (flow.folder / "spoil.sh").write_text(
+        "file=$(grep -l i=$1 .snakemake/submitit/*/?.sh); file=${file%.sh}.json\n"
+        "until [ -s $file ]; do sleep 0.01; done; echo torn > $file\n"
+    )
+    output = flow.run(
+        "--keep-going", "--latency-wait", "2", "--seconds-between-status-checks", "4", "--config", "jobs=3", check=False
+    )
+    assert set(flow.outputs()) == {"0", "2"}
+    assert output.count("\nError in rule work") == 1
+    assert re.search(r"rule work, i=1: FAILED.*\n.*its outcome cannot be read: \S+/\d\.json", output)
+    named = re.findall(r"(\S+/\d\.json): damaged, no JSON; SLURM's word counts in its place", output)
+    assert len(named) == len(set(named)) == 2
 
 
 # ------------------------------------------------------------------------------------------ disks

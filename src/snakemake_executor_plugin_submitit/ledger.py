@@ -305,7 +305,9 @@ def _id(submission: Submission) -> str:
             return " ".join(words)
         raise LedgerError(f"{path}: damaged")
     except LedgerError as error:
-        submission.warn(f"{error}; the jobs are looked for by their name")
+        submission.warn(
+            f"{error}; {'looked for by name' if submission.backend == 'slurm' else 'its jobs are not looked after'}"
+        )
         return ""
 
 
@@ -382,7 +384,7 @@ class Ledger:
                 if not submission.name.endswith(f"-{folder.name[-8:]}"):
                     raise LedgerError(f"{folder}/submission.json: another folder's")
             except LedgerError as error:
-                self.warn(f"{error}; its jobs are not looked after, and its folder is yours to remove")
+                self.warn(f"{error}; its jobs{_hint(folder)} are not looked after, and its folder is yours to remove")
             else:
                 yield submission
 
@@ -439,6 +441,15 @@ class Ledger:
         """Whether a row of the map is of a submission whose folder was removed."""
         folder, _, log = row.rpartition("\t")[2].partition("/")
         return bool(FOLDER.fullmatch(folder) and log) and not (self.folder / folder).is_dir()
+
+
+def _hint(folder: Path) -> str:
+    """The id of a submission that cannot be read, for whoever looks after its jobs now."""
+    with suppress(LedgerError):
+        lines = _lines(folder / "id")
+        if lines and re.fullmatch(r"[\w ]{1,50}", lines[0], re.ASCII):
+            return f" (id {lines[0]})"
+    return ""
 
 
 def _remove(folder: Path) -> None:

@@ -75,6 +75,10 @@ class SlurmError(RuntimeError):
     """SLURM did not do what it was asked; the message is one line."""
 
 
+class RefusedError(SlurmError):
+    """sbatch will not take such a job, however often it is tried."""
+
+
 @dataclass(frozen=True)
 class State:
     """What SLURM says of a job."""
@@ -183,7 +187,7 @@ def submit(
         except (FailedJobError, FailedSubmissionError) as error:
             complaint = _one_line(str(error))
         if PERMANENT.search(complaint):
-            raise SlurmError(complaint)
+            raise RefusedError(complaint)
         pause = min(60.0, 2.0**trial) * random.uniform(0.5, 1.5)
         tell(f"sbatch failed ({complaint}); trying again in {pause:.0f} s, {retries - trial} more times")
         time.sleep(pause)
@@ -296,12 +300,19 @@ def is_preempted(job_id: str) -> bool:
 
 
 def compress(ids: Iterable[str]) -> list[str]:
-    """12_0, 12_1, 12_3, 15 -> 12_[0,1,3], 15: one word per array."""
-    tasks: dict[str, list[str]] = {}
+    """12_0, 12_1, 12_3, 15 -> 12_[0-1,3], 15: one word per array."""
+    tasks: dict[str, set[int]] = {}
     for job_id in ids:
         base, _, task = job_id.partition("_")
-        tasks.setdefault(base, []).append(task)
-    return [base if found == [""] else f"{base}_[{','.join(sorted(found, key=int))}]" for base, found in tasks.items()]
+        tasks.setdefault(base, set()).update([int(task)] if task else [])
+    return [f"{base}_[{','.join(_ranges(found))}]" if found else base for base, found in tasks.items()]
+
+
+def _ranges(numbers: set[int]) -> list[str]:
+    """0, 1, 2, 5 -> 0-2, 5."""
+    firsts = sorted(number for number in numbers if number - 1 not in numbers)
+    lasts = sorted(number for number in numbers if number + 1 not in numbers)
+    return [f"{first}-{last}" if first < last else str(first) for first, last in zip(firsts, lasts, strict=True)]
 
 
 def cancel(ids: Iterable[str]) -> None:
