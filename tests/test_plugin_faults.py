@@ -193,7 +193,7 @@ def test_a_lock_that_is_not_the_plugins_is_refused_by_name_and_left_as_it_is(tmp
 
 
 def test_a_lock_of_before_is_taken(tmp_path: Path) -> None:
-    for text in ("", "process 17 on login-1.site\n"):
+    for text in ("", "process 17 on login-1.site\n", "process 1"):
         (tmp_path / "lock").write_text(text)
         Ledger(tmp_path).release()
 
@@ -398,6 +398,9 @@ OUTCOMES: dict[str, str | bytes | None] = {
     "rounds missing": '{"outcome": "come back"}',
     "rounds no number": '{"outcome": "come back", "rounds": "many"}',
     "outcome a list": '{"outcome": ["success"]}',
+    "reason a number": '{"outcome": "failure", "reason": 5}',
+    "exit a list": '{"outcome": "failure", "exit": [1]}',
+    "node null": '{"outcome": "failure", "node": null}',
     "folder": None,
 }
 

@@ -85,9 +85,8 @@ def test_jobs_that_are_stuck_alike_share_a_line_and_one_that_is_stuck_anew_is_sa
     tasks = [member(f"12_{i}", f"i={i}") for i in range(5)]
     said.see(dict.fromkeys(tasks, held))
     assert len(said.warned) == 1
-    assert said.warned[0].startswith(
-        "5 jobs do not start: 12_[0-4] (rule work, i=0; rule work, i=1; rule work, i=2; and 2 more): PENDING, JobHeldUser"
-    )
+    named = "rule work, i=0; rule work, i=1; rule work, i=2; and 2 more"
+    assert said.warned[0].startswith(f"5 jobs do not start: 12_[0-4] ({named}): PENDING, JobHeldUser: ")
     assert "`scontrol release 12_[0-4]`" in said.warned[0]
     said.see(dict.fromkeys(tasks, slurm.State("RUNNING")))
     said.see({tasks[0]: held, tasks[1]: slurm.State("PENDING", reason="PartitionDown")})
@@ -121,6 +120,34 @@ def test_jobs_that_failed_together_are_one_report_and_each_is_known_to_have_fail
     Executor._report_together(executor, infos, "refused")
     assert reports == [(0, "refused\n")]
     assert failed == [0, 1, 2, 3]
+
+
+def test_a_job_whose_outcome_is_an_error_of_ours_fails_by_name_and_the_others_are_read() -> None:
+    """What no check foresees must not leave a job without an end."""
+    ended: list[str] = []
+    warned: list[str] = []
+
+    class Folder:
+        folder = "folder"
+
+        def outcomes(self) -> set[int]:
+            return {0, 1}
+
+        def outcome(self, number: int) -> dict[str, str]:
+            return {"outcome": str(1 // number)}
+
+    members: Any = [SimpleNamespace(submission=Folder(), number=number, info=number) for number in range(2)]
+    executor: Any = SimpleNamespace(
+        _members=members,
+        ledger=SimpleNamespace(warn=warned.append),
+        _note_failure=lambda member: None,
+        _read_outcome=lambda member, outcome: ended.append(f"{member.info} read"),
+        report_job_error=lambda info, msg: ended.append(f"{info} {msg}"),
+    )
+    Executor._read_outcomes(executor, members)
+    assert len(warned) == 1
+    assert ended == [f"0 {warned[0]}\n", "1 read"]
+    assert warned[0].startswith("folder/0.json: ZeroDivisionError")
 
 
 @pytest.mark.parametrize(("attempt", "restart_times"), [(1, 0), (1, 3), (4, 3)])

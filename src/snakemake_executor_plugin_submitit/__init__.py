@@ -535,7 +535,11 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
                 if outcome := member.submission.outcome(member.number):
                     self._read_outcome(member, outcome)
             except Exception as error:  # of one job; the others have ended, too
-                self.ledger.warn(f"{folder}/{member.number}.json: {type(error).__name__}: {error}")
+                text = f"{folder}/{member.number}.json: {type(error).__name__}: {error}"
+                self.ledger.warn(text)
+                if member in self._members:  # or nobody would ever hear of its end
+                    self._note_failure(member)
+                    self.report_job_error(member.info, msg=f"{text}\n")
 
     def _read_outcome(self, member: Member, outcome: dict[str, Any]) -> None:
         if outcome["outcome"] == "success":

@@ -33,7 +33,7 @@ from typing import Any
 
 MAP = ("time", "event", "id", "rule", "wildcards", "log")
 FOLDER = re.compile(r"[0-9]{8}-[0-9]{6}-([0-9a-f]{8})")  # of a submission, with its token
-HOLDER = re.compile(r"(process \d+ on \S+)?\s*")  # the text of a lock
+HOLDER = re.compile(r"(process( \d+( on( \S+)?)?)?)?\s*")  # the text of a lock, maybe while it is written
 START = r"(\d+) (\w+) \S+ \d+"  # a line of starts
 OUTCOMES = ("success", "failure", "come back")
 #: Events after which nobody has to look after a job any more.
@@ -174,10 +174,8 @@ class Submission:
             return None
         try:
             outcome: dict[str, Any] = _json(path)
-            if outcome.get("outcome") not in OUTCOMES or (
-                outcome["outcome"] == "come back" and not _is_count(outcome.get("rounds"))
-            ):
-                raise LedgerError(f"{path}: not an outcome")
+            if not _is_outcome(outcome):
+                raise LedgerError(f"{path}: damaged, no outcome")
         except LedgerError as error:
             self.warn(f"{error}; SLURM's word counts in its place")
             return None
@@ -243,6 +241,16 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise LedgerError(f"{path}: damaged, no JSON object")
     return content
+
+
+def _is_outcome(content: dict[str, Any]) -> bool:
+    texts = [content.get(name, "") for name in ("outcome", "reason", "node", "id")]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and content.get("outcome") in OUTCOMES
+        and isinstance(content.get("exit", 0), int)
+        and (content["outcome"] != "come back" or _is_count(content.get("rounds")))
+    )
 
 
 def _is_count(value: object) -> bool:
@@ -336,24 +344,30 @@ class Ledger:
             raise LedgerError(f"{folder}: {cannot.format(error.strerror)}") from error
 
     def _take_lock(self, folder: Path, path: Path) -> None:
-        holder = "?"
-        if stat.S_ISREG(os.fstat(self._lock.fileno()).st_mode):
-            self._lock.seek(0)
-            holder = self._lock.read(1000)
-        if not HOLDER.fullmatch(holder):
-            self._lock.close()
-            raise LedgerError(f"{path}: not a lock of ours; remove it, or use another --submitit-folder")
+        if not stat.S_ISREG(os.fstat(self._lock.fileno()).st_mode):
+            raise self._not_ours(path)
+        taken = False
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            name = holder.strip() or "another process"
-            raise LedgerError(f"{folder}: in use by another Snakemake ({name}); wait for it or end it") from error
+        except BlockingIOError:
+            taken = True
         except OSError:
             pass  # a file system without locks: as safe as Snakemake's own --nolock
+        self._lock.seek(0)
+        holder = self._lock.read(1000)
+        if not HOLDER.fullmatch(holder):
+            raise self._not_ours(path)
+        if taken:
+            self._lock.close()
+            name = holder.strip() or "another process"
+            raise LedgerError(f"{folder}: in use by another Snakemake ({name}); wait for it or end it")
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._lock.flush()
+
+    def _not_ours(self, path: Path) -> LedgerError:
+        self._lock.close()
+        return LedgerError(f"{path}: not a lock of ours; remove it, or use another --submitit-folder")
 
     def warn(self, text: str) -> None:
         """Each text once: what is damaged is met at every look."""
