@@ -563,6 +563,12 @@ def test_every_option_that_the_plugin_sets_is_kept_from_a_variable(monkeypatch: 
     assert not {"SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_CONSTRAINT"} & set(words)
 
 
+def test_the_variables_that_the_plugin_decides_are_documented() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "slurm.md").read_text()
+    listed = text[text.index("`SBATCH_ARRAY_INX`") : text.index("A limit that comes from")]
+    assert tuple(name.removeprefix("SBATCH_") for name in re.findall(r"`(\w+)`", listed)) == slurm.DECIDED
+
+
 OF_SBATCH = (
     "ACCOUNT ACCTG_FREQ ARRAY_INX BATCH CLUSTERS CONSTRAINT CONTAINER CORE_SPEC CPUS_PER_GPU DEBUG DELAY_BOOT "
     "DISTRIBUTION ERROR EXCLUSIVE EXPORT GET_USER_ENV GPU_BIND GPU_FREQ GPUS GPUS_PER_NODE GPUS_PER_TASK GRES "
