@@ -473,6 +473,19 @@ def test_ranges_of_tasks_are_expanded_as_far_as_they_are_asked_for() -> None:
     assert slurm._expand("12", wanted) == []
 
 
+def test_one_impossible_id_hides_no_other_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """squeue then says nothing of all that it was asked for, and a job that is not known may be started again."""
+
+    def call(*command: str) -> str:
+        asked = next(word for word in command if word.startswith("--jobs=")).removeprefix("--jobs=").split(",")
+        if "0" in asked:
+            raise slurm.SlurmError("squeue: squeue: error: Invalid job id: 0")
+        return "".join(f"{job_id}|RUNNING|n1|None\n" for job_id in asked)
+
+    monkeypatch.setattr(slurm, "call", call)
+    assert slurm.squeue(["7", "0", "12"]).keys() == {"7", "12"}
+
+
 def test_scancel_gets_one_word_per_array(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, ...]] = []
     monkeypatch.setattr(slurm, "call", lambda *command: calls.append(command))

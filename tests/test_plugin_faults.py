@@ -352,6 +352,9 @@ def test_fields_of_another_version_are_named_and_ignored(tmp_path: Path, open_bo
         (b"12 13", []),
         (b"12\n13", []),
         (b"-1", []),
+        (b"0", []),
+        (b"99999999999999999999", []),
+        (b"4294901759", []),  # for which squeue 22.05 refuses the whole question
         (None, []),  # a folder
     ],
 )

@@ -33,7 +33,7 @@ from submitit.helpers import DelayedSubmission
 
 from snakemake_executor_plugin_submitit import jobs as snakemake_jobs
 from snakemake_executor_plugin_submitit import local, report, resources, slurm
-from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, LedgerError, Submission
+from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, LedgerError, Submission, is_number
 from snakemake_executor_plugin_submitit.runner import Runner
 from snakemake_executor_plugin_submitit.watch import Watch, named, waits
 
@@ -452,10 +452,10 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             return
         while local.is_named("sbatch", submission.folder):
             time.sleep(0.2)  # it outlived its Snakemake, and is about to be answered
-        started = submission.started_ids
-        base = started[0].split("_")[0] if started else None
-        if base := base or slurm.patiently(lambda: slurm.find(submission.name), self.logger.warning):
-            submission.note_id(base)
+        started = (job_id.split("_")[0] for job_id in submission.started_ids)
+        found = next(filter(is_number, started), None)
+        if found := found or slurm.patiently(lambda: slurm.find(submission.name), self.logger.warning):
+            submission.note_id(found)
 
     def _active(self, members: Iterable[Member]) -> set[Member]:
         """Those that wait in the queue or run. SlurmError where SLURM does not say."""

@@ -253,6 +253,11 @@ def _is_outcome(content: dict[str, Any]) -> bool:
     )
 
 
+def is_number(word: str) -> bool:
+    """Whether it can be the id of a job or a process: for another, squeue refuses all that it is asked with it."""
+    return re.fullmatch("[0-9]{1,10}", word) is not None and 0 < int(word) < 2**31
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -308,8 +313,12 @@ def _id(submission: Submission) -> str:
         if not lines:
             return ""
         words, wanted = lines[0].split(), 1 if submission.backend == "slurm" else len(submission.allocations)
-        word = "debug" if submission.backend == "debug" else "[0-9]+"
-        if len(lines) == 1 and len(words) == wanted and all(re.fullmatch(word, each) for each in words):
+        debug = submission.backend == "debug"
+        if (
+            len(lines) == 1
+            and len(words) == wanted
+            and all(each == "debug" if debug else is_number(each) for each in words)
+        ):
             return " ".join(words)
         raise LedgerError(f"{path}: damaged")
     except LedgerError as error:

@@ -243,7 +243,7 @@ def _expand(job_id: str, wanted: set[str]) -> list[str]:
 
 def squeue(ids: Sequence[str]) -> dict[str, State]:
     """State of each job that slurmctld still knows, ended ones included for a while (MinJobAge)."""
-    wanted, states = set(ids), {}
+    wanted, states = set(ids), dict[str, State]()
     for chunk in _bases(ids):
         try:
             answer = call(
@@ -252,6 +252,9 @@ def squeue(ids: Sequence[str]) -> dict[str, State]:
         except SlurmError as error:
             if "Invalid job id" not in str(error):
                 raise
+            if len(chunk) > 1:  # one of them is none that SLURM could have given
+                for base in chunk:
+                    states |= squeue([job_id for job_id in ids if job_id.split("_")[0] == base])
             continue  # the only one asked for, and it has gone
         for line in answer.splitlines():
             job_id, name, node, reason = line.split("|", 3)
