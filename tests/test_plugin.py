@@ -339,8 +339,11 @@ def test_a_folder_has_one_holder_and_is_free_when_that_is_killed(tmp_path: Path)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_in_one_line(mounted: Callable[..., Path]) -> None:
-    disk = mounted("ro")
-    for folder in (disk, disk / "submitit"):
+    disk = mounted()
+    (disk / "used").mkdir()
+    (disk / "used/lock").touch()
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    for folder in (disk, disk / "submitit", disk / "used"):
         with pytest.raises(LedgerError) as error:
             Ledger(folder)
         assert str(error.value) == (

@@ -342,7 +342,7 @@ class Ledger:
         try:
             self._lock = open(path, "a+", errors="replace", opener=_no_link)  # noqa: SIM115 - held until the process ends
         except OSError as error:
-            if os.path.lexists(path):
+            if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
                 raise LedgerError(f"{path}: not a lock of ours; remove it, or use another --submitit-folder") from error
             raise LedgerError(f"{folder}: {cannot.format(error.strerror)}") from error
         try:
