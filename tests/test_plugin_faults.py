@@ -521,7 +521,7 @@ def test_a_start_in_a_damaged_ledger_among_files_of_others_runs_all_and_loses_no
     assert flow.outputs() == {"0": "0\n", "1": "1\n"}
     assert "Traceback" not in output
     assert '  File "' not in output
-    assert output.count("its jobs are not looked after") == len(DAMAGES) + 1  # and what only looks like ours
+    assert output.count("its folder is yours to remove") == len(DAMAGES) + 1  # and what only looks like ours
     after = tree(flow.folder)
     kept = [name for name in before if not ledger.FOLDER.match(name) or "deadbeef" in name or "cafecafe" in name]
     assert {name: after.get(name) for name in kept} == {name: before[name] for name in kept}
