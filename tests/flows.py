@@ -40,6 +40,7 @@ class Flow:
         self.folder, self.cluster = folder, cluster
         self.outer: dict[str, str] = {}  # what else is in Snakemake's environment
         self.lost_after: float | None = None  # seconds, in place of the plugin's own
+        self.say_every: float | None = None  # likewise
         (folder / "out").mkdir(parents=True)
         (folder / "Snakefile").write_text(HEADER + snakefile)
         (folder / "resumable.py").write_text(RESUMABLE)
@@ -57,8 +58,10 @@ class Flow:
         own = ["--executor", "submitit", "--seconds-between-status-checks", "1", "--nolock", "--rerun-incomplete"]
         jobs = [] if "--jobs" in arguments else ["--jobs", "20"]
         start = ["-m", "snakemake"]
-        if self.lost_after is not None:
-            plugin = f"import snakemake_executor_plugin_submitit as plugin; plugin.LOST_AFTER = {self.lost_after}"
+        changes = [("LOST_AFTER", self.lost_after), ("watch.SAY_EVERY", self.say_every)]
+        changes += [("REASONS_AFTER", self.say_every)]
+        if changed := [f"plugin.{name} = {value}" for name, value in changes if value is not None]:
+            plugin = f"import snakemake_executor_plugin_submitit as plugin; {'; '.join(changed)}"
             start = ["-c", f"{plugin}; from snakemake.cli import main; main()"]
         return [sys.executable, *start, *arguments, *own, *jobs, *flags]
 

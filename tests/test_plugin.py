@@ -28,6 +28,7 @@ from snakemake.common.tests import TestWorkflowsLocalStorageBase
 from snakemake.settings import types as settings
 from snakemake_interface_common.exceptions import ApiError
 from submitit.core.utils import FailedJobError
+from submitit.slurm.slurm import _make_sbatch_string
 
 from snakemake_executor_plugin_submitit import (
     RANGES,
@@ -39,6 +40,7 @@ from snakemake_executor_plugin_submitit import (
     ledger,
     local,
     report,
+    resources,
     runner,
     slurm,
 )
@@ -337,8 +339,11 @@ def test_a_folder_has_one_holder_and_is_free_when_that_is_killed(tmp_path: Path)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_in_one_line(mounted: Callable[..., Path]) -> None:
-    disk = mounted("ro")
-    for folder in (disk, disk / "submitit"):
+    disk = mounted()
+    (disk / "used").mkdir()
+    (disk / "used/lock").touch()
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    for folder in (disk, disk / "submitit", disk / "used"):
         with pytest.raises(LedgerError) as error:
             Ledger(folder)
         assert str(error.value) == (
@@ -371,8 +376,8 @@ def test_a_full_disk_is_refused_in_one_line(mounted: Callable[..., Path]) -> Non
 def test_submissions_are_listed_oldest_first_and_only_those_that_were_saved(tmp_path: Path, book: Ledger) -> None:
     made = [new(book) for _ in range(2)]
     for number, one in enumerate(reversed(made)):
-        one.folder = one.folder.rename(tmp_path / f"2026010{number}-000000-0000")
-    (tmp_path / "20260109-000000-0000").mkdir()  # Snakemake was killed before it could save it
+        one.folder = one.folder.rename(tmp_path / f"2026010{number}-000000-{one.folder.name[-8:]}")
+    (tmp_path / "20260109-000000-00000000").mkdir()  # Snakemake was killed before it could save it
     assert [one.folder for one in book.submissions()] == [made[1].folder, made[0].folder]
 
 
@@ -413,7 +418,7 @@ def test_a_full_disk_stops_no_bookkeeping(mounted: Callable[..., Path], there: b
 def test_successful_jobs_are_removed_at_once_and_others_by_age(tmp_path: Path, book: Ledger) -> None:
     old = {event: new(book) for event in ("success", "failure", "cancelled")}
     young = {event: new(book) for event in ("success", "failure")}
-    fresh, running, unsaved = new(book), new(book, jobs=2), new(book)
+    fresh, running = new(book), new(book, jobs=2)
     for events, days in ((old, 11.0), (young, 9.0)):
         for event, made in events.items():
             book.tell(event, made, 0)
@@ -422,8 +427,6 @@ def test_successful_jobs_are_removed_at_once_and_others_by_age(tmp_path: Path, b
     fresh.close(0, "success")  # and may have a few words to write
     running.close(0, "success")
     age(running, 100)
-    (unsaved.folder / "submission.json").unlink()
-    age(unsaved, 0.5)
 
     book.clean(10, keep_successful=True)
     kept = {young["success"].folder, young["failure"].folder, fresh.folder, running.folder}
@@ -473,13 +476,26 @@ def test_ranges_of_tasks_are_expanded_as_far_as_they_are_asked_for() -> None:
     assert slurm._expand("12", wanted) == []
 
 
+def test_one_impossible_id_hides_no_other_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """squeue then says nothing of all that it was asked for, and a job that is not known may be started again."""
+
+    def call(*command: str) -> str:
+        asked = next(word for word in command if word.startswith("--jobs=")).removeprefix("--jobs=").split(",")
+        if "0" in asked:
+            raise slurm.SlurmError("squeue: squeue: error: Invalid job id: 0")
+        return "".join(f"{job_id}|RUNNING|n1|None\n" for job_id in asked)
+
+    monkeypatch.setattr(slurm, "call", call)
+    assert slurm.squeue(["7", "0", "12"]).keys() == {"7", "12"}
+
+
 def test_scancel_gets_one_word_per_array(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, ...]] = []
     monkeypatch.setattr(slurm, "call", lambda *command: calls.append(command))
     slurm.cancel([*(f"12_{task}" for task in range(3)), "15"])
     slurm.cancel([str(job) for job in range(slurm.CHUNK + 1)])
     slurm.cancel([])
-    assert calls[0] == ("scancel", "12_[0,1,2]", "15")
+    assert calls[0] == ("scancel", "12_[0-2]", "15")
     assert [len(call) - 1 for call in calls[1:]] == [slurm.CHUNK, 1]
 
 
@@ -505,6 +521,77 @@ def test_variables_of_an_outer_allocation_go_and_those_that_say_where_slurm_is_s
     inside = {line.partition("=")[0] for line in slurm.call("env").splitlines()}
     assert set(kept) <= inside
     assert not set(gone) & inside
+
+
+def set_only(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name in list(os.environ):
+        if slurm.OUTER.match(name):
+            monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_users_defaults_reach_sbatch_outside_of_an_allocation_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_only(monkeypatch, SBATCH_ACCOUNT="mine", SBATCH_WAIT="1", SLURM_HINT="x")
+    assert slurm.outer_variables() == ["SLURM_HINT"]
+    assert slurm.decided_variables() == ["SBATCH_WAIT"]
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert slurm.outer_variables() == ["SBATCH_ACCOUNT", "SBATCH_WAIT", "SLURM_HINT", "SLURM_JOB_ID"]
+    assert slurm.decided_variables() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "gone"),
+    [
+        ({"account": "x"}, "ACCOUNT PARTITION", "ACCOUNT"),
+        ({"time": 5}, "TIMELIMIT TIME_MIN", "TIMELIMIT"),
+        ({"mem": "5M"}, "MEM_PER_CPU MEM_PER_GPU MEM_PER_NODE MEM_BIND", "MEM_PER_CPU MEM_PER_GPU MEM_PER_NODE"),
+        ({"mem_per_cpu": "5M"}, "MEM_PER_NODE", "MEM_PER_NODE"),
+        ({"gpus": "1"}, "GPUS GPUS_PER_NODE GPU_BIND GRES=gpu:2", "GPUS GPUS_PER_NODE GRES"),
+        ({"gpus": "1"}, "GRES=lustre:2", ""),
+        ({"gres": "gpu:2"}, "GPUS GRES=gpu:2", "GPUS GRES"),
+        ({"gres": "lustre:2"}, "GPUS GRES=gpu:2", "GRES"),
+        ({"reservation": "x", "qos": "y"}, "RESERVATION QOS CONSTRAINT", "QOS RESERVATION"),
+        ({"mail-type": "END", "switches": "1", "exclusive": True}, "REQ_SWITCH WAIT4SWITCH EXCLUSIVE",
+         "EXCLUSIVE REQ_SWITCH WAIT4SWITCH"),
+    ],
+)  # fmt: skip
+def test_what_the_workflow_asks_for_goes_before_a_default_of_the_users(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, object], environment: str, gone: str
+) -> None:
+    pairs = (word.partition("=") for word in environment.split())
+    set_only(monkeypatch, **{f"SBATCH_{name}": value or "1" for name, _, value in pairs})
+    assert slurm.given_variables(options) == [f"SBATCH_{name}" for name in gone.split()]
+
+
+def test_every_option_that_the_plugin_sets_is_kept_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of sbatch(1), INPUT ENVIRONMENT VARIABLES: what stands there for an option that every script has."""
+    asked = resources.allocation("work", 2, {"runtime": 5, "mem_mb": 10, "slurm_account": "x"})
+    made = resources.parameters(asked, "name", 90, 5)
+    set_only(monkeypatch, **{f"SBATCH_{name}": "1" for name in OF_SBATCH.split()})
+    executor: Any = SimpleNamespace(parameters=made)
+    words = slurm.Sbatch._make_submission_command(executor, Path("script.sh"))
+    script = _make_sbatch_string(command="", folder="folder", **made, map_count=3)
+    irregular = {"array": "ARRAY_INX", "time": "TIMELIMIT", "mem": "MEM_PER_NODE"}
+    for option in re.findall(r"^#SBATCH --([\w-]+)", script, re.MULTILINE):
+        variable = "SBATCH_" + irregular.get(option, option.replace("-", "_").upper())
+        assert variable in words or variable not in os.environ, option
+    assert not {"SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_CONSTRAINT"} & set(words)
+
+
+def test_the_variables_that_the_plugin_decides_are_documented() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "slurm.md").read_text()
+    listed = text[text.index("`SBATCH_ARRAY_INX`") : text.index("A limit that comes from")]
+    assert tuple(name.removeprefix("SBATCH_") for name in re.findall(r"`(\w+)`", listed)) == slurm.DECIDED
+
+
+OF_SBATCH = (
+    "ACCOUNT ACCTG_FREQ ARRAY_INX BATCH CLUSTERS CONSTRAINT CONTAINER CORE_SPEC CPUS_PER_GPU DEBUG DELAY_BOOT "
+    "DISTRIBUTION ERROR EXCLUSIVE EXPORT GET_USER_ENV GPU_BIND GPU_FREQ GPUS GPUS_PER_NODE GPUS_PER_TASK GRES "
+    "GRES_FLAGS HINT IGNORE_PBS INPUT JOB_NAME MEM_BIND MEM_PER_CPU MEM_PER_GPU MEM_PER_NODE NETWORK NO_KILL "
+    "NO_REQUEUE OPEN_MODE OUTPUT OVERCOMMIT PARTITION POWER PROFILE QOS REQ_SWITCH REQUEUE RESERVATION SIGNAL "
+    "SPREAD_JOB THREAD_SPEC THREADS_PER_CORE TIMELIMIT USE_MIN_NODES WAIT WAIT_ALL_NODES WAIT4SWITCH WCKEY"
+)
 
 
 class Trials:
@@ -633,6 +720,110 @@ def test_only_a_state_that_slurm_calls_final_is_an_end() -> None:
     assert [slurm.State(name).ended for name in OVER.split()] == [True] * 10
     assert {name for name in [*NOT_OVER.split(), "UNKNOWN", "", "completed"] if slurm.State(name).ended} == set()
     assert {name for name in slurm.INNOCENT if not slurm.State(name).ended} == set()
+
+
+# ------------------------------------------------------------------------------------------ paths
+
+ODD = (
+    "cmd$(touch pwned)x",
+    "b`touch pwned`",
+    "it's",
+    'a"b',
+    "sp ace; touch pwned #",
+    "$HOME",
+    "~",
+    "*",
+    "& touch pwned",
+    "é",
+)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_no_folders_name_is_code_in_the_batch_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The script that sbatch would get, run by bash."""
+    folder = tmp_path / name / "submitit"
+    folder.mkdir(parents=True)
+    (folder / "submitted.pkl").write_text("pickle")
+    monkeypatch.setattr(slurm.Sbatch, "affinity", classmethod(lambda cls: 2))  # no srun needed
+    executor = slurm.Sbatch(folder, python=f"exec echo {slurm.PYTHON}")
+    monkeypatch.setattr(executor, "_submit_command", lambda command: SimpleNamespace(job_id=12))
+    executor.update_parameters(job_name="work", use_srun=False)
+    executor.submit_tasks(folder / "submitted.pkl", 2)
+    script = executor._make_submission_file_text(executor._submitit_command_str, "")
+    environment = os.environ | {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "13"}
+    done = subprocess.run(["bash"], input=script, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{sys.executable} -u -m submitit.core._submit {folder}\n"
+    assert (folder / "12_1_submitted.pkl").read_text() == "pickle"
+    assert {path.name for path in tmp_path.rglob("*")} == {name, "submitit", "submitted.pkl", "12_1_submitted.pkl"}
+
+
+REFUSED = {
+    "100%": "%",
+    "%j": "%",
+    "back\\slash": "a backslash",
+    "a\nb": "a line break or another control character",
+    "a\x1b[2J": "a line break or another control character",
+    "\udcff": "a character that is no UTF-8",
+    "it's $(touch pwned)": 'an apostrophe beside one of " $ `',
+    "`touch pwned`'": 'an apostrophe beside one of " $ `',
+    "'\"": 'an apostrophe beside one of " $ `',
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_path_that_would_be_misread_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    workflow = SimpleNamespace(main_snakefile="/flow/Snakefile", overwrite_configfiles=[])
+    executor: Any = SimpleNamespace(settings=ExecutorSettings(), workflow=workflow)
+    Executor._check_paths(executor)
+    here = tmp_path / name
+    here.mkdir()
+    what = {
+        "working directory": lambda: monkeypatch.chdir(here),
+        "--submitit-folder": lambda: setattr(executor.settings, "folder", str(here)),
+        "--snakefile": lambda: setattr(workflow, "main_snakefile", str(here)),
+        "--configfile": lambda: workflow.overwrite_configfiles.append(here),
+    }
+    for number, (where, change) in enumerate(what.items()):
+        change()
+        with pytest.raises(ApiError) as error:
+            Executor._check_paths(executor)
+        text = str(error.value)
+        assert len(text.splitlines()) == 1
+        assert f"cannot be used: {REFUSED[name]} in it would be misread in jobs' scripts" in text
+        if number > 0:
+            assert text.startswith(f"{where} {str(here)!r} ")
+        monkeypatch.chdir(tmp_path)
+        executor.settings, workflow.main_snakefile = ExecutorSettings(), "/flow/Snakefile"
+    assert not [*tmp_path.rglob("pwned")]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_other_paths_are_taken(name: str) -> None:
+    assert slurm.misread(f"/home/user/{name}/.snakemake/submitit") == ""
+
+
+def test_a_wildcard_is_no_code_in_a_jobs_script(tmp_path: Path) -> None:
+    """Snakemake's own quoting makes a double-quoted word of it, in which a shell runs what a dollar begins."""
+    wildcard = "it's $(touch pwned)"
+    flow = Flow(
+        tmp_path / "flow",
+        f"""
+rule all:
+    default_target: True
+    input: {"out/" + wildcard + ".txt"!r}
+rule work:
+    output: "out/{{i}}.txt"
+    run: open(output[0], "w").write(wildcards.i)
+""",
+    )
+    flow.run()
+    assert flow.outputs() == {wildcard: wildcard}
+    assert not [*flow.folder.rglob("pwned")]
 
 
 # ------------------------------------------------------------------------------------------ the runner

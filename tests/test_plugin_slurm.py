@@ -373,13 +373,14 @@ def test_retries_count_once(slurm: Cluster, tmp_path: Path) -> None:
 def test_scancel_by_hand_is_reported_as_such(accounting: bool, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     cluster: Cluster = request.getfixturevalue("slurm_accounting" if accounting else "slurm")
     flow = Flow(tmp_path / "flow", RESUMABLE, cluster)
-    process = flow.start("--keep-going", "--config", "jobs=2", "seconds=6")
+    process = flow.start("--keep-going", "--retries", "2", "--config", "jobs=2", "seconds=6")
     flow.wait_for("out/0.starts", "out/1.starts")
     cluster.scancel(next(job.id for job in cluster.jobs() if job.id.endswith("_0")))
     output = flow.finish(process, check=False)
     assert re.search(r"rule work, i=\d: CANCELLED", output)
     assert "cancelled, by scancel or by an administrator" in output
     assert len(flow.outputs()) == 1
+    assert flow.starts() == Counter({"0": 1, "1": 1})  # whoever ended it does not want it again
     flow.run("--config", "jobs=2", "seconds=6")
     assert flow.outputs() == tenths(6, 2)  # the cancelled one had saved its state
     asked, other = ("sacct", "squeue") if accounting else ("squeue", "sacct")
@@ -608,6 +609,79 @@ def test_jobs_of_unknown_state_are_not_taken_for_successful(slurm: Cluster, tmp_
     assert flow.outputs() == {}
 
 
+def test_a_refused_array_is_one_report_and_is_not_tried_again(slurm: Cluster, tmp_path: Path) -> None:
+    snakefile = SHORT.replace("    shell:", "    resources: slurm_partition='nowhere'\n    shell:")
+    flow = Flow(tmp_path / "flow", snakefile, slurm)
+    output = flow.run("--keep-going", "--retries", "2", "--config", "jobs=12", check=False)
+    assert output.count("Error in rule") == 1
+    assert (
+        len(re.findall(r"invalid partition specified: nowhere .*\(12 jobs: rule work, i=.*; and 9 more\)", output)) == 1
+    )
+    assert "Trying to restart" not in output
+    assert len(slurm.calls("sbatch")) == 1
+    rows = (flow.folder / ".snakemake/submitit/map.tsv").read_text().splitlines()
+    assert [row.split("\t")[1] for row in rows[1:]] == ["failure"] * 12
+
+
+@pytest.mark.parametrize("accounting", [False, True])
+def test_what_keeps_jobs_from_starting_is_said_and_what_is_said_helps(
+    accounting: bool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    cluster: Cluster = request.getfixturevalue("slurm_accounting" if accounting else "slurm")
+    flow = Flow(tmp_path / "flow", SHORT, cluster)
+    flow.say_every = 2
+    for node in cluster.nodes:
+        cluster.set_node(node, "drain")
+    process = flow.start("--config", "jobs=3", status_interval_max=2)
+    log = flow.folder / "snakemake.log"
+
+    def said(pattern: str) -> str:
+        found: re.Match[str] | None = cluster.wait(
+            lambda: re.search(pattern, log.read_text()) if log.exists() else None, 100
+        )
+        assert found
+        return found[0]
+
+    base = re.escape(
+        said(r"Submitted 3 jobs as array (\d+)_\[0-2\]; ids and logs: \.snakemake/submitit/map\.tsv")
+        .split()[5]
+        .rstrip(";")
+    )
+    assert "`sinfo -R` says why" in said(
+        r".*3 jobs do not start: \S+ \(rule work, i=\d; .*DOWN, DRAINED.*|.*3 jobs.*ReqNode.*"
+    )
+    said(r"jobs: 3 wait \(3 .*\), 0 run, 0 done, 0 failed")
+    cluster.run("scontrol", "uhold", base.partition("_")[0])
+    release = said(rf"3 jobs do not start: .*PENDING, .*: held; `scontrol release {base}`").split("`")[1].split()
+    for node in cluster.nodes:
+        cluster.set_node(node, "resume")
+    cluster.run(*release)
+    output = flow.finish(process)
+    assert len(flow.outputs()) == 3
+    assert output.count(" do not start: ") == 2  # each once
+
+
+def test_a_damaged_outcome_stops_no_other_job_and_slurms_word_counts(slurm: Cluster, tmp_path: Path) -> None:
+    """Something overwrites an outcome as soon as it is there."""
+    snakefile = SHORT.replace(
+        "sleep {SECONDS};",
+        "[ {wildcards.i} = 2 ] || setsid sh spoil.sh {wildcards.i} & sleep 1; [ {wildcards.i} != 1 ];",
+    )
+    flow = Flow(tmp_path / "flow", snakefile, slurm)
+    (flow.folder / "spoil.sh").write_text(
+        "file=$(grep -l i=$1 .snakemake/submitit/*/?.sh); file=${file%.sh}.json\n"
+        "until [ -s $file ]; do sleep 0.01; done; echo torn > $file\n"
+    )
+    output = flow.run(
+        "--keep-going", "--latency-wait", "2", "--seconds-between-status-checks", "4", "--config", "jobs=3", check=False
+    )
+    assert set(flow.outputs()) == {"0", "2"}
+    assert output.count("\nError in rule work") == 1
+    assert re.search(r"rule work, i=1: FAILED.*\n.*its outcome cannot be read: \S+/\d\.json", output)
+    named = re.findall(r"(\S+/\d\.json): damaged, no JSON; SLURM's word counts in its place", output)
+    assert len(named) == len(set(named)) == 2
+
+
 # ------------------------------------------------------------------------------------------ disks
 
 
@@ -703,6 +777,59 @@ def test_nothing_of_an_outer_allocation_leaks_into_jobs(slurm: Cluster, tmp_path
     assert inside["SLURM_JOB_ID"] == slurm.jobs()[0].id
     assert not {"PMI_RANK", "PMIX_RANK", "SLURM_MEM_PER_CPU", "SBATCH_PARTITION"} & inside.keys()
     assert inside.get("SLURM_NTASKS", "1") == "1"
+
+
+def test_a_users_defaults_of_sbatch_hold_where_the_workflow_does_not_say(
+    slurm_factory: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    cluster = slurm_factory(partitions=["users Nodes=ALL", "ours Nodes=ALL"])
+    given = "lambda wildcards: {} if wildcards.i == '1' else None"
+    snakefile = SHORT.replace(
+        "    shell:",
+        f"    resources: slurm_partition={given.format(repr('ours'))}, slurm_account={given.format(repr('own'))}, "
+        f"runtime={given.format(5)}\n    shell:",
+    )
+    flow = Flow(
+        tmp_path / "flow", snakefile.replace("sleep {SECONDS};", "echo $MARK > out/{wildcards.i}.mark;"), cluster
+    )
+    flow.outer = {
+        "SBATCH_ACCOUNT": "group",
+        "SBATCH_PARTITION": "users",
+        "SBATCH_TIMELIMIT": "77",
+        # what the plugin decides
+        "SBATCH_ARRAY_INX": "0-9",
+        "SBATCH_EXPORT": "NONE",
+        "SBATCH_JOB_NAME": "mine",
+        "SBATCH_NO_REQUEUE": "1",
+        "SBATCH_OUTPUT": "/nowhere/%j",
+        "SBATCH_SIGNAL": "B:KILL@59",
+        "SBATCH_WAIT": "1",
+        "MARK": "passed on",
+    }
+    output = flow.run("--config", "jobs=2")
+    assert flow.outputs() == {"0": "0\n", "1": "1\n"}
+    assert {(flow.folder / f"out/{i}.mark").read_text() for i in range(2)} == {"passed on\n"}
+    lines = cluster.run("squeue", "--states=all", "--noheader", "--array", "--format=%P|%a|%l|%K|%j").splitlines()
+    assert sorted(line.rpartition("-")[0] for line in lines) == [
+        "ours|own|5:00|N/A|work",
+        "users|group|1:17:00|N/A|work",
+    ]
+    names = (
+        "SBATCH_ARRAY_INX, SBATCH_EXPORT, SBATCH_JOB_NAME, SBATCH_NO_REQUEUE, SBATCH_OUTPUT, SBATCH_SIGNAL, SBATCH_WAIT"
+    )
+    assert output.count(f"{names}: not followed, since the plugin itself decides that") == 1
+
+
+def test_a_working_directorys_name_is_no_code_on_the_node(slurm: Cluster, tmp_path: Path) -> None:
+    flow = Flow(tmp_path / "cmd$(touch pwned)x it's", SHORT, slurm)
+    output = flow.run("--config", "jobs=2", check=False)
+    assert "cannot be used: an apostrophe beside one of" in output
+    assert not slurm.calls("sbatch")
+    flow = Flow(tmp_path / 'cmd$(touch pwned)x `touch pwned` "', SHORT, slurm)
+    flow.run("--config", "jobs=2", keep_successful=True)
+    assert flow.outputs() == {"0": "0\n", "1": "1\n"}
+    assert next(flow.folder.glob(".snakemake/submitit/*/*_1_0_log.out")).stat().st_size > 0
+    assert not [*tmp_path.rglob("pwned")]
 
 
 def test_gpus_are_handed_out_without_any_task_geometry(slurm: Cluster, tmp_path: Path) -> None:

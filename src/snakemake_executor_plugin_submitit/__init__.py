@@ -2,10 +2,14 @@
 
 Snakemake looks here for ExecutorSettings, common_settings and Executor (its executor plugin interface). The way of a
 job: `resources` says what it asks for, `run_jobs` groups the jobs that are ready into arrays, `ledger` writes them
-down, `slurm` submits them, `runner` runs them on the node and writes outcomes, `check_active_jobs` reads these.
+down, `slurm` submits them, `runner` runs them on the node and writes outcomes, `check_active_jobs` reads these,
+`watch` says what waits and why.
 """
 
 import asyncio
+import contextlib
+import os
+import shlex
 import shutil
 import threading
 import time
@@ -24,18 +28,20 @@ from snakemake_interface_executor_plugins.executors.real import RealExecutor
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_interface_executor_plugins.settings import CommonSettings, ExecutorSettingsBase, SharedFSUsage
-from snakemake_interface_executor_plugins.utils import format_cli_arg
+from snakemake_interface_executor_plugins.utils import encode_target_jobs_cli_args, format_cli_arg
 from submitit.helpers import DelayedSubmission
 
 from snakemake_executor_plugin_submitit import jobs as snakemake_jobs
 from snakemake_executor_plugin_submitit import local, report, resources, slurm
-from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, LedgerError, Submission
+from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, LedgerError, Submission, is_number
 from snakemake_executor_plugin_submitit.runner import Runner
+from snakemake_executor_plugin_submitit.watch import Watch, named, waits
 
 REPORT_WITHIN = 30.0  # seconds in which SLURM should say how a failed job ended
 YEAR = 60 * 24 * 365  # minutes
 ANY_NUMBER = 10**6
 BEGAN = psutil.Process().create_time()  # of this Snakemake
+REASONS_AFTER = 60.0  # seconds between two questions for reasons, where the accounting does not know them
 LOST_AFTER = 120.0  # seconds for which SLURM may know nothing of a job before it counts as lost
 BACKENDS = ("slurm", "local", "debug")
 STATUS_COMMANDS = ("auto", *slurm.STATUS)
@@ -153,21 +159,23 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         # RemoteExecutor's thread already looks for jobs, and finds none
         self.settings: ExecutorSettings = self.workflow.executor_settings or ExecutorSettings()
         self._check_settings()
+        self._check_paths()
         self.backend = self.settings.backend
         self._declared = set(self.workflow.resource_settings.resources)
         for job in self.dag.needrun_jobs():
             if not job.is_local:
                 self._allocation(job)  # what is wrong is said before anything is submitted
         try:
-            self.ledger = Ledger(Path(self.settings.folder or ""))
+            self.ledger = Ledger(Path(self.settings.folder or ""), self.logger.warning)
         except LedgerError as error:
             raise ApiError(str(error)) from error
         self._clean()
+        self._watch_over = Watch(self.logger.info, self.logger.warning)
         self._members: set[Member] = set()  # those whose end was not reported yet
         self._scripts: dict[JobExecutorInterface, Path] = {}
         self._submitting = threading.Lock()
         self._by_job: dict[JobExecutorInterface, Member] = {}
-        self._asked = time.monotonic()  # SLURM, the last time
+        self._asked, self._asked_why = time.monotonic(), -inf  # SLURM, the last time
         self._soon()
         if self.backend == "slurm":
             self._meet_slurm()
@@ -193,12 +201,26 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             elif value is not None and not least <= value <= most:
                 refuse(name, f"{least} to {most}" if most < inf else f"{least} or more")
 
+    def _check_paths(self) -> None:
+        """Paths that are part of each job's script."""
+        paths = [
+            ("--submitit-folder", os.path.abspath(self.settings.folder or "")),
+            ("working directory", os.getcwd()),
+            ("--snakefile", str(self.workflow.main_snakefile)),
+            *(("--configfile", str(file)) for file in self.workflow.overwrite_configfiles),
+        ]
+        for name, path in paths:
+            if found := slurm.misread(path):
+                raise ApiError(f"{name} {path!r} cannot be used: {found} in it would be misread in jobs' scripts")
+
     def _meet_slurm(self) -> None:
         """Which commands tell the state, and how large an array may be."""
         if missing := [name for name in ("sbatch", "squeue", "scancel", "scontrol", "srun") if not shutil.which(name)]:
             raise ApiError(
                 f"no SLURM here: {', '.join(missing)} not found; use a login node, or --submitit-backend local"
             )
+        if decided := slurm.decided_variables():
+            self.logger.warning(f"{', '.join(decided)}: not followed, since the plugin itself decides that")
         try:
             configuration = slurm.configuration()
         except slurm.SlurmError as error:
@@ -227,6 +249,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
     def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
         """Submit what is ready, as few arrays as there are kinds of allocations among it."""
         fresh: dict[resources.Allocation, list[tuple[JobExecutorInterface, Entry]]] = defaultdict(list)
+        refused: dict[str, list[Any]] = defaultdict(list)
         for job in jobs:
             self.run_job_pre(job)
             entry = Entry(
@@ -237,10 +260,12 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             try:
                 allocation = self._allocation(job)
             except ApiError as error:  # of a resource that depends on files: no reason to stop the others
-                self.report_job_error(SubmittedJobInfo(job), msg=f"{error}\n")
+                refused[str(error)].append(SubmittedJobInfo(job))
                 continue
             assert allocation is not None, "a job that is ready has its inputs"
             fresh[replace(allocation, pack=1) if job.is_group() else allocation].append((job, entry))
+        for text, infos in refused.items():
+            self._report_together(infos, text)
         for allocation, members in fresh.items():
             self._submit_all(allocation, members)
 
@@ -276,13 +301,13 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         self._by_job.update((member.info.job, member) for member in members)
         try:
             submission.folder.mkdir()
+            submission.save()  # first: what is not saved is not known for ours, and nobody would remove it
             for number, (job, _) in enumerate(flat):
                 self._scripts[job] = submission.script(number)
                 self.write_jobscript(job, submission.script(number))
                 if not members[number].entry.rounds:
                     self._record(job)
                 job.register(external_jobid=submission.name)
-            submission.save()
             delayed = DelayedSubmission(Runner(submission.folder))
             delayed.set_timeout(allocation.minutes or YEAR, ANY_NUMBER)  # the runner decides how often it may come back
             delayed.dump(submission.pickle)
@@ -290,12 +315,25 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             with self._submitting:
                 submission.note_id(getattr(self, f"_submit_to_{self.backend}")(submission, allocation))
         except (slurm.SlurmError, OSError) as error:
-            for member in members:
-                self._fail(member, f"could not be submitted: {error}")
+            with contextlib.suppress(OSError):
+                submission.folder.rmdir()  # where it is empty
+            self._fail_together(members, error)
             return
         for member in members:
             self.ledger.tell("submitted", submission, member.number)
             self._watch(member)
+        if self.backend != "debug":  # there, they have ended
+            self._say_submitted(submission)
+
+    def _say_submitted(self, submission: Submission) -> None:
+        count = f"{len(submission.entries)} job{'s' if len(submission.entries) > 1 else ''}"
+        if self.backend == "slurm":
+            kind = "array" if len(submission.ids) > 1 else "job"
+            how = f"as {kind} {slurm.compress(submission.ids)[0]}"
+        else:
+            how = f"to {len(submission.ids)} processes of this machine"
+        place = os.path.relpath(self.ledger.folder / "map.tsv")
+        self.logger.info(f"Submitted {count} {how}; ids and logs: {place}")
 
     def _record(self, job: JobExecutorInterface) -> None:
         """Tell Snakemake's own records of a job before it can begin.
@@ -359,12 +397,15 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
 
     def get_job_args(self, job: JobExecutorInterface) -> str:
         """Snakemake's arguments, with the cores of the allocation, and files to wait for in a list that outlives us."""
-        arguments = RealExecutor.get_job_args(self, job, cores=job.threads)
+        arguments = str(RealExecutor.get_job_args(self, job, cores=job.threads))
+        # Snakemake quotes with repr, which for a shell is code where wildcards have an apostrophe and a dollar
+        target = encode_target_jobs_cli_args(job.get_target_spec())
+        arguments = arguments.replace(format_cli_arg("--target-jobs", target), f"--target-jobs {shlex.join(target)}", 1)
         if SharedFSUsage.INPUT_OUTPUT not in self.workflow.storage_settings.shared_fs_usage:
-            return str(arguments)
+            return arguments
         files = self._scripts[job].with_suffix(".files")
         files.write_text("".join(f"{file}\n" for file in job.get_wait_for_files()))
-        return f"{arguments} {format_cli_arg('--wait-for-files-file', str(files.absolute()))}"
+        return f"{arguments} --wait-for-files-file {shlex.quote(str(files.absolute()))}"
 
     def additional_general_args(self) -> str:
         # --retries 0, which Snakemake passes, leaves a rule's own `retries:` in force: it would count twice
@@ -411,10 +452,10 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             return
         while local.is_named("sbatch", submission.folder):
             time.sleep(0.2)  # it outlived its Snakemake, and is about to be answered
-        started = submission.started_ids
-        base = started[0].split("_")[0] if started else None
-        if base := base or slurm.patiently(lambda: slurm.find(submission.name), self.logger.warning):
-            submission.note_id(base)
+        started = (job_id.split("_")[0] for job_id in submission.started_ids)
+        found = next(filter(is_number, started), None)
+        if found := found or slurm.patiently(lambda: slurm.find(submission.name), self.logger.warning):
+            submission.note_id(found)
 
     def _active(self, members: Iterable[Member]) -> set[Member]:
         """Those that wait in the queue or run. SlurmError where SLURM does not say."""
@@ -449,7 +490,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         self._until_gone(list(together))
         self._left = {output: other for output, other in self._left.items() if other not in together}
         for other in together & self._members:
-            if other.number not in other.submission.outcomes():
+            if other.submission.outcome(other.number) is None:
                 self._resubmit(other, other.entry.rounds)
 
     def _until_gone(self, members: list[Member]) -> None:
@@ -472,11 +513,13 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         try:
             self._read_outcomes(members)
             left = [member for member in members if member in self._members]
+            if left:
+                self._watch_over.minute(left)
             if left and time.monotonic() - self._asked >= self._interval:
                 async with self.status_rate_limiter:
                     await asyncio.to_thread(self._ask, left)
         except Exception as error:  # must not end the thread that looks: the jobs would be lost
-            self.logger.warning(f"could not look after the jobs this time: {type(error).__name__}: {error}")
+            self.ledger.warn(f"could not look after all jobs: {type(error).__name__}: {error}")
         for member in members:
             if member in self._members:
                 yield member.info
@@ -489,16 +532,26 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
                 listed[folder] = member.submission.outcomes()
             if member.number not in listed[folder]:
                 continue
-            outcome = member.submission.outcome(member.number) or {}
-            if outcome["outcome"] == "success":
-                self._succeed(member)
-            elif outcome["outcome"] == "come back":
-                self._resubmit(member, outcome["rounds"])
-            elif self.backend != "slurm" or time.monotonic() - (member.failed or time.monotonic()) > REPORT_WITHIN:
-                self._fail(member, report.failure(member, None, outcome))
-            elif member.failed is None:
-                member.failed = time.monotonic()
-                self._soon(0)  # SLURM's state belongs into the report
+            try:
+                if outcome := member.submission.outcome(member.number):
+                    self._read_outcome(member, outcome)
+            except Exception as error:  # of one job; the others have ended, too
+                text = f"{folder}/{member.number}.json: {type(error).__name__}: {error}"
+                self.ledger.warn(text)
+                if member in self._members:  # or nobody would ever hear of its end
+                    self._note_failure(member)
+                    self.report_job_error(member.info, msg=f"{text}\n")
+
+    def _read_outcome(self, member: Member, outcome: dict[str, Any]) -> None:
+        if outcome["outcome"] == "success":
+            self._succeed(member)
+        elif outcome["outcome"] == "come back":
+            self._resubmit(member, outcome["rounds"])
+        elif self.backend != "slurm" or time.monotonic() - (member.failed or time.monotonic()) > REPORT_WITHIN:
+            self._fail(member, None, outcome)
+        elif member.failed is None:
+            member.failed = time.monotonic()
+            self._soon(0)  # SLURM's state belongs into the report
 
     def _ask(self, members: list[Member]) -> None:
         """Ask for the states of jobs, and act on those that have ended without an outcome."""
@@ -518,12 +571,27 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         for member in members:
             state = states.get(member.id)
             if member.failed is not None and state is not None and state.ended:
-                self._fail(member, report.failure(member, state, member.submission.outcome(member.number) or {}))
+                self._fail(member, state, member.submission.outcome(member.number) or {})
         for member in over:
-            if member in active or member.number in member.submission.outcomes():
+            if member in active or member.submission.outcome(member.number) is not None:
                 member.over = None  # it went back to the queue, or has just been seen to end
             else:
                 self._judge(member, states.get(member.id))
+        with contextlib.suppress(slurm.SlurmError):  # the next time, then
+            self._watch_over.see(self._with_reasons([each for each in members if each in self._members], states))
+
+    def _with_reasons(self, members: list[Member], states: dict[str, slurm.State]) -> dict[Member, slurm.State]:
+        """States, with reasons for waiting: sacct's are old, and it may not know what waits. squeue is asked seldom."""
+        known = {member: states[member.id] for member in members if member.id in states}
+        unclear = [member for member in members if member not in known or waits(known[member])]
+        if not unclear or self.backend != "slurm" or self._status_command == "squeue":
+            return known
+        if time.monotonic() - self._asked_why < REASONS_AFTER:
+            before = self._watch_over.states
+            return known | {member: before[member] for member in unclear if waits(before.get(member))}
+        self._asked_why = time.monotonic()
+        reasons = slurm.squeue(sorted({member.id for member in unclear}))
+        return known | {member: reasons[member.id] for member in unclear if member.id in reasons}
 
     def _seems_over(self, member: Member, state: slurm.State | None) -> bool:
         """Whether a job has ended, or SLURM has not known it, for so long that no outcome of it is to be expected."""
@@ -536,7 +604,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             member.over = name, now
         patience = self.workflow.execution_settings.latency_wait if state else LOST_AFTER
         if now - member.over[1] < patience:
-            self._soon(patience)  # its outcome may be on its way through a network file system
+            # its outcome may be on its way through a network file system
+            self._soon(min(patience, float(self.settings.status_interval_max or 0)))
             return False
         return True
 
@@ -547,27 +616,64 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         elif state is not None and state.name in slurm.INNOCENT and member.submission.requeue:
             self._resubmit(member, member.entry.rounds + max(1, member.starts))
         else:
-            self._fail(member, report.failure(member, state, {}))
+            self._fail(member, state, {}, self._damage(member))
+
+    def _damage(self, member: Member) -> str:
+        """Why a job that is over may have left no outcome, as far as its folder shows."""
+        path = member.submission.folder / f"{member.number}.json"
+        if not path.parent.exists():
+            return f"its folder {path.parent} was removed while it ran"
+        return f"its outcome cannot be read: {path}" if os.path.lexists(path) else ""
 
     def _succeed(self, member: Member) -> None:
         self._members.discard(member)
+        self._watch_over.ended(member, well=True)
         self.ledger.tell("success", member.submission, member.number)
         self._soon()
         self.report_job_success(member.info)
 
-    def _fail(self, member: Member, text: str) -> None:
+    def _fail(self, member: Member, state: slurm.State | None, outcome: dict[str, Any], note: str = "") -> None:
+        text = report.failure(member, state, outcome, note)
+        if state is not None and state.name == "CANCELLED":
+            self._give_up(member.info.job)  # somebody wanted it to end
+        self._note_failure(member)
+        self.report_job_error(member.info, msg=f"{text}\n")
+
+    def _fail_together(self, members: list[Member], error: Exception) -> None:
+        """Jobs of one sbatch that did not succeed: one report."""
+        for member in members:
+            self._note_failure(member)
+            if isinstance(error, slurm.RefusedError):
+                self._give_up(member.info.job)
+        infos = [member.info for member in members]
+        others = f" ({len(members)} jobs: {named(members)})" if len(members) > 1 else ""
+        self._report_together(infos, f"could not be submitted: {error}{others}")
+
+    def _note_failure(self, member: Member) -> None:
         self._members.discard(member)
+        self._watch_over.ended(member, well=False)
         self.ledger.tell("failure", member.submission, member.number)
         self._soon()
-        self.report_job_error(member.info, msg=f"{text}\n")
+
+    def _report_together(self, infos: list[SubmittedJobInfo], text: str) -> None:
+        """Snakemake's report for the first of some jobs; of the others it hears only that they failed."""
+        self.report_job_error(infos[0], msg=f"{text}\n")
+        for info in infos[1:]:
+            self.workflow.scheduler.error_callback(info.job)
+
+    @staticmethod
+    def _give_up(job: JobExecutorInterface) -> None:
+        """Not again, whatever --retries says: Snakemake runs a job again that has attempts left."""
+        job.attempt = max(job.attempt, job.restart_times + 1)
 
     def _resubmit(self, member: Member, rounds: int) -> None:
         """Back to the queue as a job of its own, where SLURM did not put it back itself."""
         if rounds > member.submission.requeue_limit:
             limit = f"not finished after {rounds} rounds (requeue limit {member.submission.requeue_limit})"
-            self._fail(member, report.failure(member, None, {"reason": limit}))
+            self._fail(member, None, {"reason": limit})
             return
         self._members.discard(member)
+        self._watch_over.forget(member)
         member.close("back to the queue")
         self.ledger.tell("back to the queue", member.submission, member.number)
         job = member.info.job

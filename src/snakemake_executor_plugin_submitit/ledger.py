@@ -12,33 +12,55 @@
         <n>.json          its outcome, written by the job itself
         starts            a line for each time that an allocation began to run
         closed            a line for each job whose end Snakemake knows
+
+The folder may hold files of others, and its own files may have been damaged. Only what the ledger named and made is
+read, changed or removed; links are not followed, except for the folder itself.
 """
 
 import fcntl
 import json
 import os
+import re
 import secrets
-import shutil
 import socket
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 MAP = ("time", "event", "id", "rule", "wildcards", "log")
+FOLDER = re.compile(r"[0-9]{8}-[0-9]{6}-([0-9a-f]{8})")  # of a submission, with its token
+HOLDER = re.compile(r"(process( \d+( on( \S+)?)?)?)?\s*")  # the text of a lock, maybe while it is written
+START = r"(\d+) (\w+) \S+ \d+"  # a line of starts
+OUTCOMES = ("success", "failure", "come back")
+#: Events after which nobody has to look after a job any more.
+CLOSED = (*OUTCOMES, "back to the queue", "cancelled", "gone", "lost")
+#: What a submission's folder holds: our files, then submitit's, and unfinished copies of both.
+OWN_FILES = re.compile(
+    r"(submission\.json|submitted\.pkl|id|starts|closed|\d+\.(sh|log|json|files)"
+    r"|\w+_submission\.sh|\w+_submitted\.pkl|\w+_result\.pkl(\.save_tmp)?|\w+_log\.(out|err)"
+    r"|\.submission_file_[0-9a-f]+\.sh|\.(submission\.json|id|\d+\.json)\.\d+)",
+    re.ASCII,
+)
 
 
 class LedgerError(ValueError):
-    """The folder cannot be used; the message is one line."""
+    """A folder or a file of it cannot be used; the message is one line and names it."""
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)  # nor wait for the other end of a pipe
 
 
 def write(path: Path, text: str) -> None:
     """Write a file so that a reader sees all of it or nothing, also after a power loss."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "w") as file:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "x", errors="surrogateescape") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -48,15 +70,27 @@ def write(path: Path, text: str) -> None:
 
 
 def _lines(path: Path) -> list[str]:
+    """Lines of a text that may be of any bytes; none where there is no file. LedgerError where it is no file."""
     try:
-        return path.read_text().splitlines()
+        with open(path, errors="surrogateescape", newline="\n", opener=_no_link) as file:
+            return [line.removesuffix("\n") for line in file]
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _append(path: Path, line: str) -> None:
-    with open(path, "a") as file:
+    with open(path, "a", errors="surrogateescape", opener=_no_link) as file:
         file.write(f"{line}\n")
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is a folder and no link to one."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -84,6 +118,7 @@ class Submission:
     requeue: bool
     requeue_limit: int
     ids: list[str] = field(default_factory=list)  # of the allocations
+    warn: Callable[[str], None] = field(default=print, compare=False, repr=False)  # of a damaged file, by its name
 
     def script(self, number: int) -> Path:
         return self.folder / f"{number}.sh"
@@ -96,7 +131,8 @@ class Submission:
         return self.folder / "submitted.pkl"
 
     def save(self) -> None:
-        content = {key: value for key, value in asdict(self).items() if key not in ("folder", "ids")}
+        content = {name: getattr(self, name) for name in SAVED}
+        content["entries"] = [asdict(entry) for entry in self.entries]
         write(self.folder / "submission.json", json.dumps(content, indent=1))
 
     def note_id(self, base: str) -> None:
@@ -122,36 +158,48 @@ class Submission:
         return self.starts(allocation)
 
     def starts(self, allocation: int) -> int:
-        return sum(line.split()[0] == str(allocation) for line in _lines(self.folder / "starts"))
+        return sum(match[1] == str(allocation) for match in self._matches("starts", START))
 
     @property
     def started_ids(self) -> list[str]:
-        return [line.split()[1] for line in _lines(self.folder / "starts")]
+        return [match[2] for match in self._matches("starts", START)]
 
     def finish(self, number: int, **outcome: Any) -> None:
         write(self.folder / f"{number}.json", json.dumps(outcome))
 
     def outcome(self, number: int) -> dict[str, Any] | None:
+        """What the job wrote about its end; None before, and, with a warning, where that cannot be read."""
+        path = self.folder / f"{number}.json"
+        if not os.path.lexists(path):
+            return None
         try:
-            outcome: dict[str, Any] = json.loads((self.folder / f"{number}.json").read_text())
-        except FileNotFoundError:
+            outcome: dict[str, Any] = _json(path)
+            if not _is_outcome(outcome):
+                raise LedgerError(f"{path}: damaged, no outcome")
+        except LedgerError as error:
+            self.warn(f"{error}; SLURM's word counts in its place")
             return None
         return outcome
 
     def finished_at(self, number: int) -> float | None:
         """When the job's outcome was written."""
+        if self.outcome(number) is None:
+            return None
         try:
-            return (self.folder / f"{number}.json").stat().st_mtime
-        except FileNotFoundError:
+            return (self.folder / f"{number}.json").lstat().st_mtime
+        except OSError:
             return None
 
     def outcomes(self) -> set[int]:
-        """Numbers of the jobs that have an outcome; listing also refreshes what a network file system remembers."""
+        """Numbers of the jobs that wrote an outcome, maybe a damaged one.
+
+        Listing also refreshes what a network file system remembers.
+        """
         try:
             names = os.listdir(self.folder)
-        except FileNotFoundError:  # somebody cleaned up too early
+        except OSError:  # somebody cleaned up too early
             return set()
-        return {int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()}
+        return {int(name[:-5]) for name in names if re.fullmatch(r"\d+\.json", name, re.ASCII)}
 
     # ---------------------------------------------------------------------------------- what Snakemake knows
 
@@ -161,50 +209,180 @@ class Submission:
 
     def closed(self) -> dict[int, str]:
         """Event per job whose end Snakemake knows."""
-        pairs = (line.partition(" ") for line in _lines(self.folder / "closed"))
-        return {int(number): event for number, _, event in pairs}
+        pairs = self._matches("closed", rf"(\d+) ({'|'.join(CLOSED)})")
+        return {int(match[1]): match[2] for match in pairs if int(match[1]) < len(self.entries)}
+
+    def _matches(self, name: str, pattern: str) -> list[re.Match[str]]:
+        """Lines of one of the files to which every line is appended; a warning where others are among them."""
+        path = self.folder / name
+        try:
+            lines = _lines(path)
+        except LedgerError as error:
+            self.warn(f"{error}; taken to be empty")
+            return []
+        found = [re.fullmatch(pattern, line, re.ASCII) for line in lines]
+        if bad := found.count(None):
+            self.warn(f"{path}: {bad} of {len(lines)} lines are damaged, and skipped")
+        return [match for match in found if match]
 
 
-def read(folder: Path) -> Submission:
-    content = json.loads((folder / "submission.json").read_text())
-    entries = [Entry(**entry) for entry in content.pop("entries")]
-    submission = Submission(folder=folder, entries=entries, **content)
-    if base := "".join(_lines(folder / "id")):
+SAVED = tuple(each.name for each in fields(Submission) if each.name not in ("folder", "ids", "warn"))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """LedgerError where the file does not hold an object."""
+    try:
+        with open(path, "rb", opener=_no_link) as file:
+            content = json.loads(file.read())
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise LedgerError(f"{path}: damaged, no JSON") from error
+    if not isinstance(content, dict):
+        raise LedgerError(f"{path}: damaged, no JSON object")
+    return content
+
+
+def _is_outcome(content: dict[str, Any]) -> bool:
+    texts = [content.get(name, "") for name in ("outcome", "reason", "node", "id")]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and content.get("outcome") in OUTCOMES
+        and isinstance(content.get("exit", 0), int)
+        and (content["outcome"] != "come back" or _is_count(content.get("rounds")))
+    )
+
+
+def is_number(word: str) -> bool:
+    """Whether it can be the id of a job or a process: for another, squeue refuses all that it is asked with it."""
+    return re.fullmatch("[0-9]{1,10}", word) is not None and 0 < int(word) < 2**31
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def read(folder: Path, warn: Callable[[str], None] = print) -> Submission:
+    """The submission that was saved in a folder. LedgerError where that cannot be understood."""
+    path = folder / "submission.json"
+    content = _json(path)
+    try:
+        unknown = sorted(content.keys() - set(SAVED))
+        known = {key: value for key, value in content.items() if key in SAVED}
+        entry_fields = {each.name for each in fields(Entry)}
+        unknown += sorted({key for entry in content["entries"] for key in entry} - entry_fields)
+        known["entries"] = [
+            Entry(**{key: value for key, value in entry.items() if key in entry_fields}) for entry in content["entries"]
+        ]
+        submission = Submission(folder=folder, warn=warn, **known)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise LedgerError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+    if not _is_sound(submission):
+        raise LedgerError(f"{path}: damaged (a value is of a wrong kind)")
+    if unknown:
+        warn(f"{path}: of another version; its {', '.join(map(repr, unknown))} is ignored")
+    if base := _id(submission):
         submission.take_id(base)
     return submission
+
+
+def _is_sound(made: Submission) -> bool:
+    """Whether every field is of its kind, and each job is in one allocation."""
+    texts = [made.name, made.backend]
+    for entry in made.entries:
+        if not (isinstance(entry.outputs, list) and _is_count(entry.rounds)):
+            return False
+        texts += [entry.key, entry.rule, entry.wildcards, *entry.outputs]
+    if not (isinstance(made.allocations, list) and all(isinstance(jobs, list) and jobs for jobs in made.allocations)):
+        return False
+    numbers = [number for jobs in made.allocations for number in jobs]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(_is_count(number) for number in [*numbers, made.gpus, made.requeue_limit])
+        and sorted(numbers) == list(range(len(made.entries)))
+        and isinstance(made.parallel, bool)
+        and isinstance(made.requeue, bool)
+    )
+
+
+def _id(submission: Submission) -> str:
+    """What SLURM, or this machine, called a submission; "" where that was not noted, or is damaged."""
+    path = submission.folder / "id"
+    try:
+        lines = _lines(path)
+        if not lines:
+            return ""
+        words, wanted = lines[0].split(), 1 if submission.backend == "slurm" else len(submission.allocations)
+        debug = submission.backend == "debug"
+        if (
+            len(lines) == 1
+            and len(words) == wanted
+            and all(each == "debug" if debug else is_number(each) for each in words)
+        ):
+            return " ".join(words)
+        raise LedgerError(f"{path}: damaged")
+    except LedgerError as error:
+        submission.warn(
+            f"{error}; {'looked for by name' if submission.backend == 'slurm' else 'its jobs are not looked after'}"
+        )
+        return ""
 
 
 class Ledger:
     """All submissions in a folder. LedgerError where it is not writable, or in use by another Snakemake."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder.absolute()
+    def __init__(self, folder: Path, warn: Callable[[str], None] = print):
+        self.folder, self._said, self._warn = folder.absolute(), set[str](), warn
+        cannot = "cannot write there ({}); jobs and their logs need it"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.folder / "lock", "a+")  # noqa: SIM115 - held until the process ends
         except OSError as error:
-            raise LedgerError(
-                f"{folder}: cannot write there ({error.strerror}); jobs and their logs need it"
-            ) from error
+            raise LedgerError(f"{folder}: {cannot.format(error.strerror)}") from error
+        path = folder / "lock"
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "another process"
-            self._lock.close()
-            raise LedgerError(f"{folder}: in use by another Snakemake ({holder}); wait for it or end it") from error
-        except OSError:
-            pass  # a file system without locks: as safe as Snakemake's own --nolock
+            self._lock = open(path, "a+", errors="replace", opener=_no_link)  # noqa: SIM115 - held until the process ends
+        except OSError as error:
+            if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+                raise LedgerError(f"{path}: not a lock of ours; remove it, or use another --submitit-folder") from error
+            raise LedgerError(f"{folder}: {cannot.format(error.strerror)}") from error
         try:
-            self._lock.truncate(0)
-            self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            self._lock.flush()
+            self._take_lock(folder, path)
         except OSError as error:
             with suppress(OSError):
                 self._lock.close()
-            raise LedgerError(
-                f"{folder}: cannot write there ({error.strerror}); jobs and their logs need it"
-            ) from error
+            raise LedgerError(f"{folder}: {cannot.format(error.strerror)}") from error
+
+    def _take_lock(self, folder: Path, path: Path) -> None:
+        if not stat.S_ISREG(os.fstat(self._lock.fileno()).st_mode):
+            raise self._not_ours(path)
+        taken = False
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            taken = True
+        except OSError:
+            pass  # a file system without locks: as safe as Snakemake's own --nolock
+        self._lock.seek(0)
+        holder = self._lock.read(1000)
+        if not HOLDER.fullmatch(holder):
+            raise self._not_ours(path)
+        if taken:
+            self._lock.close()
+            name = holder.strip() or "another process"
+            raise LedgerError(f"{folder}: in use by another Snakemake ({name}); wait for it or end it")
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._lock.flush()
+
+    def _not_ours(self, path: Path) -> LedgerError:
+        self._lock.close()
+        return LedgerError(f"{path}: not a lock of ours; remove it, or use another --submitit-folder")
+
+    def warn(self, text: str) -> None:
+        """Each text once: what is damaged is met at every look."""
+        if text not in self._said:
+            self._said.add(text)
+            self._warn(text)
 
     def release(self) -> None:
         self._lock.close()
@@ -213,46 +391,95 @@ class Ledger:
         """A submission, of which nothing is on disk yet."""
         token = secrets.token_hex(4)
         folder = self.folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{token}"
-        return Submission(folder=folder, name=f"{name}-{token}", **content)
+        return Submission(folder=folder, name=f"{name}-{token}", warn=self.warn, **content)
 
     def submissions(self) -> Iterator[Submission]:
-        """Those that were saved, oldest first."""
-        for path in sorted(self.folder.glob("*/submission.json")):
-            yield read(path.parent)
+        """Those that were saved, oldest first. What is damaged is named in a warning and left alone."""
+        try:
+            folders = sorted(path for path in self.folder.iterdir() if FOLDER.fullmatch(path.name))
+        except OSError:  # somebody removed it
+            folders = []
+        for folder in folders:
+            if not _is_folder(folder) or not os.path.lexists(folder / "submission.json"):
+                continue  # another's, or Snakemake was killed before it could save it
+            try:
+                submission = read(folder, self.warn)
+                if not submission.name.endswith(f"-{folder.name[-8:]}"):
+                    raise LedgerError(f"{folder}/submission.json: another folder's")
+            except LedgerError as error:
+                self.warn(f"{error}; its jobs{_hint(folder)} are not looked after, and its folder is yours to remove")
+            else:
+                yield submission
 
     def tell(self, event: str, submission: Submission, number: int) -> None:
         """A line of the map."""
         entry = submission.entries[number]
         job_id = submission.id_of(number) if submission.ids else ""
-        values = (time.strftime("%Y-%m-%d %H:%M:%S"), event, job_id, entry.rule, entry.wildcards)
-        path = self.folder / "map.tsv"
+        log = str(submission.log(number).relative_to(self.folder))
+        row = [time.strftime("%Y-%m-%d %H:%M:%S"), event, job_id, entry.rule, entry.wildcards, log]
         with suppress(OSError):  # a full disk must stop no job
-            if not path.exists():
+            path = self.folder / "map.tsv"
+            if not os.path.lexists(path):
                 _append(path, "\t".join(MAP))
-            _append(path, "\t".join([*values, str(submission.log(number).relative_to(self.folder))]))
+            if self._has_map():
+                _append(path, "\t".join(re.sub(r"\s", " ", value) for value in row))
+
+    def _has_map(self) -> bool:
+        """Whether there is a map, and it is ours; where it is not, that is said."""
+        path = self.folder / "map.tsv"
+        try:
+            with open(path, errors="surrogateescape", newline="\n", opener=_no_link) as file:
+                if file.readline() == "\t".join(MAP) + "\n":
+                    return True
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass  # a folder, a link
+        self.warn(f"{path}: not a map of ours; what happens to jobs is not noted there")
+        return False
 
     def clean(self, days: float, keep_successful: bool) -> None:
-        """Remove what is over: successful jobs' folders unless they are to be kept, the others' by age."""
+        """Remove what is over: successful jobs' folders unless they are to be kept, the others' by age.
+
+        Of a folder, only the files that the plugin and submitit made go; where others are among them, it stays.
+        """
         now = time.time()
-        for folder in self.folder.iterdir():
-            if not folder.is_dir():
+        for submission in self.submissions():
+            events = submission.closed()
+            if len(events) < len(submission.entries):
                 continue
-            age = now - folder.stat().st_mtime
-            if not (folder / "submission.json").exists():
-                over = age > 3600  # no more came of it
-            else:
-                submission = read(folder)
-                events = submission.closed()
-                if len(events) < len(submission.entries):
-                    continue
-                successful = set(events.values()) == {"success"}
+            successful = set(events.values()) == {"success"}
+            with suppress(OSError):  # somebody removed it
+                age = now - submission.folder.stat().st_mtime
                 # a job still has a few words to write after its outcome
-                over = age > days * 86400 or (successful and not keep_successful and age > 30)
-            if over:
-                shutil.rmtree(folder, ignore_errors=True)
-        path = self.folder / "map.tsv"
-        lines = _lines(path)
-        kept = [line for line in lines[1:] if (self.folder / line.rpartition("\t")[2]).parent.is_dir()]
+                if age > days * 86400 or (successful and not keep_successful and age > 30):
+                    _remove(submission.folder)
+        lines = _lines(self.folder / "map.tsv") if self._has_map() else []
+        kept = [line for line in lines[1:] if not self._is_gone(line)]
         if len(kept) < len(lines) - 1:
             with suppress(OSError):  # a full disk: next time
-                write(path, "\n".join([lines[0], *kept, ""]))
+                write(self.folder / "map.tsv", "\n".join([lines[0], *kept, ""]))
+
+    def _is_gone(self, row: str) -> bool:
+        """Whether a row of the map is of a submission whose folder was removed."""
+        folder, _, log = row.rpartition("\t")[2].partition("/")
+        return bool(FOLDER.fullmatch(folder) and log) and not (self.folder / folder).is_dir()
+
+
+def _hint(folder: Path) -> str:
+    """The id of a submission that cannot be read, for whoever looks after its jobs now."""
+    with suppress(LedgerError):
+        lines = _lines(folder / "id")
+        if lines and re.fullmatch(r"[\w ]{1,50}", lines[0], re.ASCII):
+            return f" (id {lines[0]})"
+    return ""
+
+
+def _remove(folder: Path) -> None:
+    """Remove a submission's folder, as far as it is ours: submission.json last, so that the rest is found again."""
+    names = [name for name in os.listdir(folder) if OWN_FILES.fullmatch(name)]
+    for name in sorted(names, key="submission.json".__eq__):
+        path = folder / name
+        if not _is_folder(path):
+            path.unlink(missing_ok=True)  # of a link, the link
+    folder.rmdir()

@@ -14,7 +14,7 @@ def runs(pid: int, folder: Path) -> bool:
     try:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and str(folder) in " ".join(process.cmdline())
-    except psutil.Error:
+    except (psutil.Error, OverflowError):  # no process has a number so large
         return False
 
 

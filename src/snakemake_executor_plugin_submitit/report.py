@@ -9,7 +9,7 @@ from snakemake_executor_plugin_submitit import jobs, slurm
 MEMORY = re.compile(r"oom[-_ ]?kill|out of memory|exceeded (job |step )?memory limit|exceeded memory", re.IGNORECASE)
 
 
-def failure(member: Any, state: slurm.State | None, outcome: dict[str, Any]) -> str:
+def failure(member: Any, state: slurm.State | None, outcome: dict[str, Any], note: str = "") -> str:
     """Lines about a member (see __init__) that failed; `state` is what SLURM says of it, if it said anything."""
     entry, submission = member.entry, member.submission
     task_log = next(iter(submission.folder.glob(f"{member.id}_0_log.out")), None)
@@ -25,6 +25,7 @@ def failure(member: Any, state: slurm.State | None, outcome: dict[str, Any]) -> 
         + (f", exit code {exit_code}" if exit_code else "")
         + (f", on node {node}" if node else ""),
         *([cause] if (cause := outcome.get("reason") or CAUSES.get(name)) else []),
+        *([note] if note else []),
         f"job: {member.id}; its log: {log}",
         *(f"  | {line}" for line in tail or words.splitlines()),
     ]

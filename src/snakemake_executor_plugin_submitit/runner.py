@@ -82,8 +82,7 @@ class Allocation:
             from snakemake_executor_plugin_submitit import devices
 
             devices.claim(self.submission.gpus)
-        done = self.submission.outcomes()
-        waiting = [job for job in self.jobs if job not in done]
+        waiting = [job for job in self.jobs if self.submission.outcome(job) is None]
         handled = 0
         try:
             while self.running or (waiting and not self.signals):

@@ -1,5 +1,7 @@
 """What is asked of SLURM: submission, states, cancelling. Every call has a time limit and the caller's own environment
-without what an outer allocation left in it."""
+without what an outer allocation left in it. Defaults that a user set for sbatch (SBATCH_ACCOUNT) reach it, unless the
+plugin or the workflow decides the same: for sbatch, a variable goes before a line of the script.
+"""
 
 import os
 import random
@@ -8,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +24,23 @@ Answer = TypeVar("Answer")
 OUTER = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCANCEL|SCONTROL|PMI|PMI2|PMIX)_\w+$")
 #: Where SLURM is, and who asks.
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS")
+
+#: SBATCH_ variables that would undo what the plugin needs: an array of its own whose tasks are one process each, with
+#: Snakemake's environment, our signals, logs and requeues, and an sbatch that answers at once, in words that we read.
+DECIDED = (
+    "ARRAY_INX", "CLUSTERS", "CPUS_PER_GPU", "DEBUG", "ERROR", "EXPORT", "GET_USER_ENV", "GPUS_PER_TASK", "INPUT",
+    "JOB_NAME", "NO_REQUEUE", "OPEN_MODE", "OUTPUT", "REQUEUE", "SIGNAL", "WAIT",
+)  # fmt: skip
+_MEMORY = ("MEM_PER_NODE", "MEM_PER_CPU", "MEM_PER_GPU")
+_GPUS = ("GPUS", "GPUS_PER_NODE", "GPUS_PER_SOCKET")
+#: Option of sbatch -> its SBATCH_ variables, where the name does not say it, and those of options that exclude it.
+VARIABLES = {
+    "time": ("TIMELIMIT",),
+    "mem": _MEMORY,
+    "mem_per_cpu": _MEMORY,
+    "gpus": _GPUS,
+    "switches": ("REQ_SWITCH", "WAIT4SWITCH"),
+}
 
 #: A job in one of these states will not run again unless somebody asks for it.
 ENDED = {
@@ -38,6 +57,15 @@ PERMANENT = re.compile(
     r"|allow an argument|requires an argument|is ambiguous|can ?not be satisfied|user's group|pathname",
     re.IGNORECASE,
 )
+#: Pattern -> its name. sbatch and submitit put ids in the place of % and a letter, and sbatch drops backslashes.
+#: Snakemake quotes words with repr: both quotes, or an apostrophe beside a dollar, make code of it for a job's shell.
+MISREAD = {
+    "%": "%",
+    r"\\": "a backslash",
+    r"[\x00-\x1f\x7f]": "a line break or another control character",
+    "[\ud800-\udfff]": "a character that is no UTF-8",
+    "'.*[\"$`]|[\"$`].*'": 'an apostrophe beside one of " $ `',
+}
 PYTHON = shlex.quote(sys.executable)
 ANSWER_WITHIN = 60.0  # seconds for one command
 CHUNK = 500  # ids in one command
@@ -45,6 +73,10 @@ CHUNK = 500  # ids in one command
 
 class SlurmError(RuntimeError):
     """SLURM did not do what it was asked; the message is one line."""
+
+
+class RefusedError(SlurmError):
+    """sbatch will not take such a job, however often it is tried."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +94,39 @@ class State:
 
 
 def outer_variables() -> list[str]:
-    return sorted(name for name in os.environ if OUTER.match(name) and name not in KEPT)
+    """What must not reach a job. Outside of an allocation, SBATCH_ variables are the user's own."""
+    inside = "SLURM_JOB_ID" in os.environ
+    return sorted(
+        name
+        for name in os.environ
+        if OUTER.match(name) and name not in KEPT and (inside or not name.startswith("SBATCH_"))
+    )
+
+
+def decided_variables() -> list[str]:
+    """Defaults of the user's that the plugin cannot follow."""
+    found = sorted(f"SBATCH_{name}" for name in DECIDED if f"SBATCH_{name}" in os.environ)
+    return [] if "SLURM_JOB_ID" in os.environ else found
+
+
+def given_variables(options: Mapping[str, object]) -> list[str]:
+    """Defaults that options of sbatch replace."""
+    names: set[str] = set()
+    for option, value in options.items():
+        names.update(VARIABLES.get(option.replace("-", "_"), (option.replace("-", "_").upper(),)))
+        if option == "gres" and "gpu" in str(value):
+            names.update(_GPUS)
+        if option == "gpus" and "gpu" in os.environ.get("SBATCH_GRES", ""):
+            names.add("GRES")
+    return sorted(f"SBATCH_{name}" for name in names if f"SBATCH_{name}" in os.environ)
+
+
+def misread(path: str) -> str:
+    """What in a path sbatch, submitit or Snakemake would not take literally, or would run; "" where nothing is."""
+    for pattern, name in MISREAD.items():
+        if re.search(pattern, path):
+            return name
+    return ""
 
 
 def call(*command: str) -> str:
@@ -94,13 +158,16 @@ class Sbatch(SlurmExecutor):
     def submit_tasks(self, pickle: Path, tasks: int) -> str:
         """The id of an array, or of a single job, whose tasks run what was dumped to `pickle`."""
         # submitit would put a pickle in place for each task after sbatch has answered: too late if it is killed before
-        own = f"{self.folder}/" + "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
-        place = f'[ -e "{own}_submitted.pkl" ] || cp "{pickle}" "{own}_submitted.pkl"'
+        task = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+        own = f'{shlex.quote(f"{self.folder}/")}"{task}_submitted.pkl"'
+        place = f"[ -e {own} ] || cp {shlex.quote(str(pickle))} {own}"
         self.parameters |= {"setup": [place], "map_count": tasks if tasks > 1 else None}
         return str(self._submit_command(self._submitit_command_str).job_id)
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-        unset = [word for name in outer_variables() for word in ("-u", name)]
+        options = self.parameters | self.parameters.get("additional_parameters", {})
+        given = given_variables({name: value for name, value in options.items() if value is not None})
+        unset = [word for name in [*outer_variables(), *decided_variables(), *given] for word in ("-u", name)]
         return ["env", *unset, "sbatch", str(submission_file_path)]
 
 
@@ -120,7 +187,7 @@ def submit(
         except (FailedJobError, FailedSubmissionError) as error:
             complaint = _one_line(str(error))
         if PERMANENT.search(complaint):
-            raise SlurmError(complaint)
+            raise RefusedError(complaint)
         pause = min(60.0, 2.0**trial) * random.uniform(0.5, 1.5)
         tell(f"sbatch failed ({complaint}); trying again in {pause:.0f} s, {retries - trial} more times")
         time.sleep(pause)
@@ -176,7 +243,7 @@ def _expand(job_id: str, wanted: set[str]) -> list[str]:
 
 def squeue(ids: Sequence[str]) -> dict[str, State]:
     """State of each job that slurmctld still knows, ended ones included for a while (MinJobAge)."""
-    wanted, states = set(ids), {}
+    wanted, states = set(ids), dict[str, State]()
     for chunk in _bases(ids):
         try:
             answer = call(
@@ -185,6 +252,9 @@ def squeue(ids: Sequence[str]) -> dict[str, State]:
         except SlurmError as error:
             if "Invalid job id" not in str(error):
                 raise
+            if len(chunk) > 1:  # one of them is none that SLURM could have given
+                for base in chunk:
+                    states |= squeue([job_id for job_id in ids if job_id.split("_")[0] == base])
             continue  # the only one asked for, and it has gone
         for line in answer.splitlines():
             job_id, name, node, reason = line.split("|", 3)
@@ -233,12 +303,19 @@ def is_preempted(job_id: str) -> bool:
 
 
 def compress(ids: Iterable[str]) -> list[str]:
-    """12_0, 12_1, 12_3, 15 -> 12_[0,1,3], 15: one word per array."""
-    tasks: dict[str, list[str]] = {}
+    """12_0, 12_1, 12_3, 15 -> 12_[0-1,3], 15: one word per array."""
+    tasks: dict[str, set[int]] = {}
     for job_id in ids:
         base, _, task = job_id.partition("_")
-        tasks.setdefault(base, []).append(task)
-    return [base if found == [""] else f"{base}_[{','.join(sorted(found, key=int))}]" for base, found in tasks.items()]
+        tasks.setdefault(base, set()).update([int(task)] if task else [])
+    return [f"{base}_[{','.join(_ranges(found))}]" if found else base for base, found in tasks.items()]
+
+
+def _ranges(numbers: set[int]) -> list[str]:
+    """0, 1, 2, 5 -> 0-2, 5."""
+    firsts = sorted(number for number in numbers if number - 1 not in numbers)
+    lasts = sorted(number for number in numbers if number + 1 not in numbers)
+    return [f"{first}-{last}" if first < last else str(first) for first, last in zip(firsts, lasts, strict=True)]
 
 
 def cancel(ids: Iterable[str]) -> None:
