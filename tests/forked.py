@@ -27,8 +27,8 @@ import pytest
 PRELOADED = """
     argparse_dataclass attr charset_normalizer docutils.nodes dpath encodings.unicode_escape fastjsonschema graphlib
     idna jinja2 jsonschema jsonschema.validators mimetypes nbformat numpy optparse packaging.version platformdirs psutil
-    pygments.lexers referencing requests rich.progress smart_open snakemake.assets snakemake.profiles snakemake.report
-    snakemake.report.html_reporter snakemake.report.rulegraph_spec snakemake.script snakemake.storage
+    pyarrow.parquet pygments.lexers referencing requests rich.progress smart_open snakemake.assets snakemake.profiles
+    snakemake.report snakemake.report.html_reporter snakemake.report.rulegraph_spec snakemake.script snakemake.storage
     snakemake_logger_plugin_rich submitit submitit.core.utils yaml yte
 """
 OWN = ("sparsity_cliff", "snakemake_executor_plugin_submitit")
@@ -163,7 +163,8 @@ def become(request: dict[str, Any], registry: Any) -> None:
     sys.argv = [request["module"], *request["arguments"]]
     sys.path_importer_cache.clear()
     sys.modules["snakemake.workflow"].Workflow._rundir = os.getcwd()
-    registry.collect_plugins()
+    if request["module"] == "snakemake":
+        registry.collect_plugins()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import tarfile
 from collections.abc import Iterator
 from functools import partial
@@ -302,6 +303,77 @@ def test_the_data_stage_writes_what_training_reads(tmp_path: Path, name: str) ->
     prepare(json.dumps({"function": name, **options}), tmp_path / "a.npz", tmp_path / "raw")
     arrays = registry.load("data", name)(tmp_path, **options)
     assert same(load(tmp_path / "a.npz"), arrays)
+
+
+GOOD = """
+import numpy as np
+KIND = "signal"
+SHAPE = (6,)
+def f(root, *, way: str):
+    x, y = np.zeros((20, 6), np.float32), np.arange(20) % 3
+    made = {"x_train": x, "y_train": y, "x_test": x[::-1], "y_test": y[::-1]}
+    exec(way)
+    return made
+"""
+WRONG_ARRAYS = {  # what is done to the arrays -> what the data stage says
+    "made['x_train'] = x.astype(float)": "x_train is not float32 or y_train not int64; valid: x_train, ",
+    "made['y_test'] = y.astype(np.int32)": "x_test is not float32 or y_test not int64; valid: ",
+    "made['x_train'] = x.astype('>f4')": "x_train is not float32 or y_train not int64; valid: ",
+    "made['y_train'] = y[:, None]": "x_train has shape (20, 6) and y_train (20, 1); valid: ",
+    "made['y_train'] = y[:7]": "x_train has 20 examples and y_train 7; valid: ",
+    "made['x_train'] = np.float32(3)": "returns no dict of numpy arrays; valid: ",
+    "made['x_train'] = np.zeros((), np.float32)": "x_train has shape () and y_train (20,); valid: ",
+    "made['x_test'] = x[:, :5]": "x_train and x_test differ in shape; valid: ",
+    "made['x_train'] = made['x_test'] = x[:, :5]": "examples of shape (5,); its module states SHAPE = (6,)",
+    "made['x_train'] = x + np.inf": "x_train has values that are not finite",
+    "del made['y_test']": "array 'y_test' is missing; valid: ",
+    "made.clear()": "none of the arrays x_train, tokens_train, noisy_train; valid: ",
+    "made['notes'] = np.array([{}, None])": "notes is an array of Python objects; valid: ",
+    "made['x_train'] = x.tolist()": "returns no dict of numpy arrays; valid: ",
+    "made = None": None,  # exec cannot replace a local name: nothing is wrong
+    "made.update(y_train=y - 1)": "negative labels; valid: ",
+    "made.clear(); made.update(block=np.array(4), vocabulary=np.array(9), tokens_train=np.zeros(9, np.uint16), "
+    "tokens_test=np.zeros(9, np.uint16))": "tokens examples of shape (4,); its module states KIND = 'signal'",
+}
+
+
+@pytest.mark.parametrize("way", WRONG_ARRAYS)
+def test_wrong_arrays_are_refused_in_the_data_stage_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    module = f"arrays_{list(WRONG_ARRAYS).index(way)}"
+    (tmp_path / f"{module}.py").write_text(GOOD)
+    monkeypatch.syspath_prepend(tmp_path)
+    says, spec = WRONG_ARRAYS[way], json.dumps({"function": f"{module}:f", "way": way})
+    if says is None:
+        prepare(spec, tmp_path / "a.npz", tmp_path)
+        assert load(tmp_path / "a.npz").examples == 20
+        return
+    with pytest.raises(DataError, match=f"^{re.escape(f'{module}:f: {says}')}"):
+        prepare(spec, tmp_path / "a.npz", tmp_path)
+    assert not (tmp_path / "a.npz").exists()
+
+
+def test_a_batch_that_only_the_data_can_refuse_is_refused_before_training(tmp_path: Path) -> None:
+    spec = json.dumps({"function": "text", "block": 4096})
+    with pytest.raises(
+        DataError, match=r"^architectures\.big\.batch_size: 1000 is not valid; valid: at most the examples "
+    ):
+        prepare(spec, tmp_path / "a.npz", tmp_path, {"small": 8, "big": 1000})
+    assert not (tmp_path / "a.npz").exists()
+    prepare(spec, tmp_path / "a.npz", tmp_path, {"small": 8})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"block": 10_000_000}, "text: tokens_train is shorter than one window of 10000000 tokens; valid: "),
+        ({"block": 64, "held_out": 100_000}, "text.held_out: 100000 is not valid; valid: at most the held-out"),
+    ],
+)  # fmt: skip
+def test_windows_that_the_text_does_not_have_are_refused(tmp_path: Path, options: dict[str, int], says: str) -> None:
+    with pytest.raises(DataError, match=f"^{re.escape(says)}"):
+        prepare(json.dumps({"function": "text", **options}), tmp_path / "a.npz", tmp_path)
 
 
 def test_every_source_that_needs_no_network_is_tested_here() -> None:

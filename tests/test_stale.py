@@ -487,7 +487,7 @@ def test_names_of_the_grid_in_another_order_run_nothing(finished: Sweep) -> None
         (STUDY, "  baseline: relu\n", "  baseline: relu\n  level: 0.9\n"),
         (STUDY, "study:", "stdy:"),
         ("src/sparsity_cliff/models/vit.py", "x = x + self.attention", "x = x + 1 * self.attention"),
-        ("src/sparsity_cliff/cliff.py", '"""', '"""" half an edit'),
+        ("src/sparsity_cliff/cliff.py", "\nimport ", "\nimprt "),
     ],
     ids=["a run", "a setting", "no study", "a model", "no code"],
 )

@@ -136,7 +136,7 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("more held-out examples than there are", "{every: 4, examples: 1}", "{every: 4, examples: 100}", "architectures.mpsenet.probes.examples: 100 is not valid; valid: at most the examples of speech that are held out"),
     ("resamples of half", "  baseline: relu", "  baseline: relu\n  resamples: 1000.5", "cliff.resamples: 1000.5 is not valid; valid: an integer from 100 to 1000000"),
     ("long name", "  gelu: {", f"  {'g' * 61}: {{", "line 46: activations: \"ggg"),
-    ("newline in a name", "  gelu: {", '  "gelu\\n": {', 'line 46: activations: "gelu\\n" is not a valid name'),
+    ("newline in a name", "  gelu: {", '  "gelu\\n": {', "line 48: key 'gelu\\n' is not valid; valid: 100 printable letters"),
     ("object without a module", "{function: gelu}", "{function: ':act'}", "activations.gelu.function: ':act' is not valid; valid: module:object, such as my_lab.acts:MyAct"),
     ("object of an object", "{function: gelu}", "{function: 'a:b:c'}", "activations.gelu.function: 'a:b:c' is not valid; valid: module:object"),
     ("digits of another script", "seeds: [0-1]", "seeds: [٠-٢]", "study.seeds.0: "),

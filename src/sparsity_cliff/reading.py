@@ -22,6 +22,7 @@ import yaml
 Config = dict[str, Any]
 
 DEFAULT = "config.yaml"
+KEY = 100  # letters of a key
 BYTES = 250_000  # of a study file
 DEPTH = 20  # of mappings and lists within each other
 LARGEST = sys.float_info.max
@@ -155,6 +156,10 @@ class _Reader:
                 written = event.value if isinstance(event, yaml.ScalarEvent) else "a list or mapping"
                 raise StudyError(
                     f"line {_line(event)}: key {written} is not a text; a number, date or yes needs quotes"
+                )
+            if len(key) > KEY or not key.isprintable():
+                raise StudyError(
+                    f"line {_line(event)}: key {_short(key)!r} is not valid; valid: {KEY} printable letters"
                 )
             if key in own or (merge and merged is not None):
                 raise StudyError(f"line {_line(event)}: key {key!r} stands twice")

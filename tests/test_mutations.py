@@ -1,0 +1,252 @@
+"""Mutated study files: every one is refused with one line, the same from both commands, or means what it says."""
+
+import json
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from forked import Forked
+from sweeps import DEFAULT, copy_project
+
+from sparsity_cliff import source, study
+
+SEED = 10  # of the generator
+SECONDS = 2.0  # of processor time that a command may take for any of them
+FILE = "study.yaml"
+
+Path_ = tuple[Any, ...]
+# What a hand that slips, or a program that writes studies, puts in place of a value: as YAML has it.
+VALUES = r"""
+    0 1 -1 2 3.5 -0.0 1e3 1e-3 1e30 1e300 1e400 .5 1. 0.999999 1_000 0100 08 0x1F 0b11 1:30 2147483647 2147483648
+    9223372036854775808 3000000000 .nan .inf -.inf true no off ~ null abc 'relu' "1e3" "0-1" 0-1 1-0 0-20000000 -1-2
+    [] {} [1] [relu] [relu,relu] [[relu]] [1e1] [2.0] {function:¤relu} {function:¤null} {function:¤nope} mlp text all
+    {function:¤':'} {function:¤'os:path'} {a:¤{b:¤{c:¤1}}} 2024-01-01 2024-01-01T00:00:00Z !!int¤abc !!binary¤aGk=
+    !!python/none &x¤1 *x &x¤[*x] <<:¤1 = - ? @x `x` %x "\n" "\0" "" '¤' "relu\n" é 関数 ٣ {1:¤2} {yes:¤2} random
+    {[a]:¤2} {a:¤1,¤a:¤2} default __proto__
+""".replace("\n", " ").split(" ")  # ¤ is a blank
+VALUES = [text.replace("¤", " ") for text in VALUES if text]
+VALUES += [f"'{'n' * 240}'", "n" * 61, "n" * 60, "9" * 5000, "[" * 500]
+# What changes the text and not its meaning.
+NEUTRAL: list[Callable[[str, random.Random], str]] = [
+    lambda text, _: f"# a comment\n{text}",
+    lambda text, _: text.replace("\n", "\r\n"),
+    lambda text, _: f"\ufeff{text}",
+    lambda text, _: f"---\n{text}...\n",
+    lambda text, _: re.sub(r"\b20\b", "2e1", text),
+    lambda text, _: re.sub(r"\b10\b", "10.0", text),
+    lambda text, _: text.replace("lr: 0.05", "lr: 5.0e-2"),
+    lambda text, _: text.replace("microbatch: 4", "'microbatch': +4"),
+    lambda text, chance: json.dumps(shuffled(yaml.safe_load(text), chance), indent=1),
+    lambda text, chance: yaml.safe_dump(shuffled(yaml.safe_load(text), chance), sort_keys=False),
+]
+
+
+def shuffled(value: Any, chance: random.Random) -> Any:
+    """The same with the keys of its mappings in another order, but for names, whose order is that of runs."""
+    if isinstance(value, list):
+        return [shuffled(item, chance) for item in value]
+    if not isinstance(value, dict):
+        return value
+    keys = chance.sample(list(value), len(value))
+    return {key: shuffled(value[key], chance) for key in keys}
+
+
+def places(value: Any, path: Path_ = ()) -> list[Path_]:
+    """The paths of all values within."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = [(*path, key) for key, _ in inner]
+    return [*found, *(deep for key, item in inner for deep in places(item, (*path, key)))]
+
+
+def render(value: Any) -> str:
+    """As YAML in flow style; a Raw is put in as it is."""
+    if isinstance(value, Raw):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{render(key)}: {render(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(render, value)) + "]"
+    return json.dumps(value)
+
+
+class Raw(str):
+    """Text that stands in the file as it is."""
+
+
+def mutated_tree(chance: random.Random) -> str:
+    """A value replaced, removed, doubled, moved, renamed or nested, somewhere in the tree of a study."""
+    tree = yaml.safe_load(DEFAULT)
+    for _ in range(chance.choice([1, 1, 1, 2])):
+        path = chance.choice(places(tree))
+        parent = tree
+        for key in path[:-1]:
+            parent = parent[key]
+        last, how = path[-1], chance.choice(["value"] * 6 + ["remove", "rename", "swap", "nest", "repeat"])
+        if how == "value" and isinstance(parent[last], int | float) and chance.random() < 0.7:
+            parent[last] = Raw(chance.choice(["1", "2", "3.0", "1e1", "4", "0.25", "16", "+5", "0.9"]))
+        elif how == "value":
+            parent[last] = Raw(chance.choice(VALUES))
+        elif how == "remove":
+            del parent[last]
+        elif how == "swap":
+            other = tree
+            for key in chance.choice(places(tree)):
+                other = other[key]
+            parent[last] = json.loads(json.dumps(other)) if not isinstance(other, Raw) else other
+        elif how == "nest":
+            parent[last] = chance.choice([[parent[last]], {"function": parent[last]}, {str(last): parent[last]}])
+        elif isinstance(parent, list):
+            parent.append(parent[last])
+        elif how == "rename":
+            parent[Raw(chance.choice(VALUES))] = parent.pop(last)
+        else:
+            parent[Raw(json.dumps(last))] = parent[last]  # another object than the key that stands there
+        if not places(tree):
+            break
+    top = [f"{render(key)}: {render(value)}" for key, value in tree.items()]
+    return "\n".join(top) + "\n"
+
+
+def mutated_text(chance: random.Random) -> bytes:
+    """Characters, lines or bytes removed, doubled or put in anywhere."""
+    text = DEFAULT
+    lines = text.splitlines(keepends=True)
+    place, how = chance.randrange(len(lines)), chance.randrange(7)
+    if how == 0:
+        del lines[place]
+    elif how == 1:
+        lines.insert(place, lines[place])
+    elif how == 2:
+        lines[place] = chance.choice([" ", "\t", "- ", "  "]) + lines[place]
+    elif how == 3:
+        at = chance.randrange(len(lines[place]))
+        lines[place] = lines[place][:at] + chance.choice("{}[]:,&*!|>%@`'\"#-?~\0\x1b\u2028") + lines[place][at:]
+    elif how == 4:
+        return text.encode()[: chance.randrange(len(text))]
+    elif how == 5:
+        raw = bytearray(text.encode())
+        raw[chance.randrange(len(raw))] = chance.randrange(256)
+        return bytes(raw)
+    else:
+        numbers = list(re.finditer(r"\d[\d.e-]*", text))
+        number = chance.choice(numbers)
+        return (text[: number.start()] + chance.choice(VALUES) + text[number.end() :]).encode()
+    return "".join(lines).encode()
+
+
+def mutations(count: int, seed: int) -> list[tuple[str, bytes]]:
+    """(kind, contents) of mutated studies, the same for the same seed."""
+    chance = random.Random(seed)
+    found: list[tuple[str, bytes]] = []
+    while len(found) < count:
+        kind = chance.choice(["tree"] * 6 + ["text"] * 3 + ["neutral"])
+        if kind == "neutral":
+            text = DEFAULT
+            for change in chance.sample(NEUTRAL[:8], 2):
+                text = change(text, chance)
+            found.append(
+                (kind, chance.choice([text, NEUTRAL[8](DEFAULT, chance), NEUTRAL[9](DEFAULT, chance)]).encode())
+            )
+        else:
+            made = mutated_tree(chance).encode() if kind == "tree" else mutated_text(chance)
+            found.append((kind, made))
+    return found
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_project(tmp_path_factory.mktemp("mutations") / "project").folder
+
+
+def judge(project: Path, forked: Forked, kind: str, content: bytes) -> str:
+    """Try both commands on a study. `accepted` or `refused`; AssertionError where it gets no right answer."""
+    (project / FILE).write_bytes(content)
+    before = sorted(path for path in project.iterdir() if path.name != ".snakemake")
+    status, planned = forked.run(
+        project, "--configfile", FILE, "--cores", "1", "--dry-run", "--quiet", "host", timeout=60
+    )
+    assert forked.cpu < SECONDS, f"snakemake takes {forked.cpu} s"
+    table_status, table = forked.cli(project, "runs", FILE, timeout=60)
+    assert forked.cpu < SECONDS, f"runs takes {forked.cpu} s"
+    assert sorted(path for path in project.iterdir() if path.name != ".snakemake") == before, "files are written"
+    assert "Traceback" not in planned + table, planned + table
+    if status:
+        said = [line for line in planned.splitlines() if line and not line.startswith("Using workflow specific prof")]
+        assert kind != "neutral", said
+        assert len(said) == 1, planned
+        assert re.match(rf"error: {FILE}: \S", said[0]), said
+        assert len(said[0]) < 1000, said
+        assert (table_status, table) == (1, f"{said[0]}\n")
+        return "refused"
+    assert table_status == 0, table
+    accepted(project, kind, planned, table)
+    return "accepted"
+
+
+def accepted(project: Path, kind: str, planned: str, table: str) -> None:
+    """What is accepted is a plan that both commands agree on, and whose specs are in the ranges that are documented."""
+    plan = study.open_file(project / FILE)
+    again = study.load(json.loads(study.canonical(plan.config)))
+    assert again.runs == plan.runs
+    if kind == "neutral":
+        assert specs(plan) == specs(study.load(yaml.safe_load(DEFAULT)))
+    assert set(re.findall(r"^    wildcards: run=(\S+)$", planned, re.M)) == set(plan.runs)
+    rows = table.splitlines()[1:-1]
+    assert [line.split()[0] for line in rows] == list(plan.runs)
+    for line, run in zip(rows, plan.runs.values(), strict=True):
+        spec = json.loads(run.spec)
+        training, probes = spec["training"], spec["probes"]
+        assert study.canonical(spec) == run.spec
+        assert line.split()[1:4] == [run.dataset, str(len(run.seeds)), str(training["steps"])]
+        assert all(type(n) is int and 1 <= n <= source.LARGEST for n in (training["steps"], training["batch_size"]))
+        assert all(n is None or (type(n) is int and n >= 1) for n in (training["microbatch"], probes["examples"]))
+        assert training["processes"] <= training["batch_size"]
+        assert training["schedule"].get("warmup", 0) < training["steps"]
+        assert type(probes["every"]) is int
+        assert spec["seeds"] == list(range(spec["seeds"][0], spec["seeds"][-1] + 1))
+        assert 0 <= spec["seeds"][0] <= spec["seeds"][-1] <= source.LARGEST
+        assert len(f"{run.id}.parquet") < 255
+    assert type(plan.cliff["resamples"]) is int
+
+
+def specs(plan: study.Study) -> dict[str, str]:
+    return {run.id: run.spec for run in plan.runs.values()}
+
+
+PARTS = 10
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_two_hundred_mutated_studies_get_a_right_answer(project: Path, forked: Forked, part: int) -> None:
+    found = [judge(project, forked, *mutation) for mutation in mutations(200, SEED)[part::PARTS]]
+    assert set(found) <= {"accepted", "refused"}
+
+
+def test_the_mutations_are_both_accepted_and_refused(tmp_path: Path) -> None:
+    """By the reader alone: the seed gives enough of both kinds for the test above to mean something."""
+    counts = {True: 0, False: 0}
+    for _, content in mutations(200, SEED):
+        (tmp_path / FILE).write_bytes(content)
+        try:
+            study.open_file(tmp_path / FILE)
+        except study.StudyError:
+            counts[False] += 1
+        else:
+            counts[True] += 1
+    assert counts[True] >= 20
+    assert counts[False] >= 100
+
+
+@pytest.mark.large
+def test_two_thousand_mutated_studies_get_a_right_answer(project: Path, forked: Forked) -> None:
+    wrong = []
+    for number, mutation in enumerate(mutations(2000, SEED + 1)):
+        try:
+            judge(project, forked, *mutation)
+        except AssertionError as error:
+            wrong.append(f"{number}: {str(error)[:500]}")
+    assert not wrong, "\n".join(wrong)
