@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Forked:
 
     def __init__(self) -> None:
         self.cpu = 0.0
+        self._read = b""  # of the server's answers, and not asked for yet
         self._start()
 
     def _start(self) -> None:
@@ -81,18 +83,23 @@ class Forked:
             try:
                 done = self._answer(timeout)
             except TimeoutError:
-                os.killpg(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has ended just now
+                    os.killpg(pid, signal.SIGKILL)
                 done = self._answer(30)
             self.cpu = done["cpu"]
             output.seek(0)
             return done["status"], output.read().decode(errors="replace")
 
     def _answer(self, timeout: float) -> Any:
+        """The server's next line. It may have come with the one before, so what was read is kept."""
         assert self._server.stdout
-        if not select.select([self._server.stdout], [], [], timeout)[0]:
-            raise TimeoutError
-        line = self._server.stdout.readline()
-        assert line, "the server of forked processes has died"
+        while b"\n" not in self._read:
+            if not select.select([self._server.stdout], [], [], timeout)[0]:
+                raise TimeoutError
+            piece = os.read(self._server.stdout.fileno(), 65536)
+            assert piece, "the server of forked processes has died"
+            self._read += piece
+        line, self._read = self._read.split(b"\n", 1)
         return json.loads(line)
 
     def close(self) -> None:

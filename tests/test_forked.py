@@ -1,5 +1,6 @@
 """Forked command lines say and return what fresh processes do."""
 
+import json
 import os
 import re
 import subprocess
@@ -94,3 +95,15 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path: Pat
     else:
         assert not Path(f"/proc/{output.strip()}").exists()
     assert forked.run(tmp_path, "--version")[0] == 0
+
+
+def test_answers_that_come_at_once_are_all_heard(forked: Forked, tmp_path: Path) -> None:
+    # the second line of a command that ends at once was read with the first, and then waited for
+    request = {"module": "json.tool", "arguments": ["--help"], "folder": str(tmp_path), "env": dict(os.environ)}
+    (tmp_path / "output").touch()
+    for _ in range(3):
+        print(json.dumps({**request, "output": str(tmp_path / "output")}), file=forked._server.stdin, flush=True)
+    time.sleep(2)
+    answers = [forked._answer(20) for _ in range(6)]
+    assert ["pid" in answer for answer in answers] == [True, False] * 3
+    assert [answer["status"] for answer in answers[1::2]] == [0, 0, 0]
