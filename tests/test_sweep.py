@@ -233,5 +233,5 @@ def test_the_run_table_of_a_bad_study_is_one_line(fresh: Sweep) -> None:
     command = [sys.executable, "-m", "sparsity_cliff", "runs", "study.yaml"]
     done = subprocess.run(command, cwd=fresh.folder, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: study.yaml: not valid YAML")
+    assert done.stderr.startswith("error: study.yaml: line 2: not valid YAML (while parsing a flow node")
     assert done.stderr.count("\n") == 1

@@ -5,42 +5,31 @@ SPECS = [json.loads(STUDY.runs[run].spec) for run in TRACES]
 ENTRIES = {kind: {spec[kind]["name"]: spec[kind] for spec in SPECS} for kind in ("activation", "loss")}
 NAMED = frozenset((kind, entry["function"]) for kind in ENTRIES for entry in ENTRIES[kind].values())
 RELU = next((name for name, entry in ENTRIES["activation"].items() if entry["function"] == "relu"), None)
-TABLE = f"{RESULTS}/tables/{{}}.parquet".format
+TABLE = lambda *names: [f"{RESULTS}/tables/{name}.parquet" for name in names]
 
 CLIFF = step(
     "analyze_cliff",
-    inputs=COLLECT.outputs.values(),
-    outputs={"points": TABLE("points"), "cliff": TABLE("cliff"), "curves": TABLE("curves")},
+    inputs=COLLECT.outputs,
+    outputs=TABLE("points", "cliff", "curves"),
     modules=["analysis", "cliff"],
     settings=STUDY.cliff,
 )
 DRIFT = step(
     "analyze_drift",
-    inputs=COLLECT.outputs.values(),
-    outputs={"drift": TABLE("drift"), "contrasts": TABLE("drift_contrasts")},
+    inputs=COLLECT.outputs,
+    outputs=TABLE("drift", "drift_contrasts"),
     modules=["analysis"],
     settings=STUDY.drift,
 )
 LAYERS = step(
     "analyze_layers",
-    inputs=COLLECT.outputs.values(),
-    outputs={
-        "steps": TABLE("sparsity_over_steps"),
-        "depth": TABLE("sparsity_by_depth"),
-        "signs": TABLE("gradient_signs"),
-        "spikes": TABLE("spikes"),
-        "histograms": TABLE("weight_histograms"),
-    },
+    inputs=COLLECT.outputs,
+    outputs=TABLE("sparsity_over_steps", "sparsity_by_depth", "gradient_signs", "spikes", "weight_histograms"),
     modules=["analysis"],
     settings={"level": STUDY.drift["level"], "relu": RELU},
 )
 THEORY = step(
-    "analyze_theory",
-    inputs=[],
-    outputs={"theory": TABLE("theory")},
-    modules=["theory"],
-    settings=ENTRIES,
-    selected=NAMED,
+    "analyze_theory", inputs=[], outputs=TABLE("theory"), modules=["theory"], settings=ENTRIES, selected=NAMED
 )
 
 
@@ -48,7 +37,7 @@ rule analyze_cliff:
     input:
         CLIFF.inputs,
     output:
-        **CLIFF.outputs,
+        CLIFF.outputs,
     log:
         f"{RESULTS}/logs/analyze_cliff.log",
     conda:
@@ -63,7 +52,7 @@ rule analyze_drift:
     input:
         DRIFT.inputs,
     output:
-        **DRIFT.outputs,
+        DRIFT.outputs,
     log:
         f"{RESULTS}/logs/analyze_drift.log",
     conda:
@@ -78,7 +67,7 @@ rule analyze_layers:
     input:
         LAYERS.inputs,
     output:
-        **LAYERS.outputs,
+        LAYERS.outputs,
     log:
         f"{RESULTS}/logs/analyze_layers.log",
     conda:
@@ -93,7 +82,7 @@ rule analyze_theory:
     input:
         THEORY.inputs,
     output:
-        **THEORY.outputs,
+        THEORY.outputs,
     log:
         f"{RESULTS}/logs/analyze_theory.log",
     conda:
@@ -104,4 +93,4 @@ rule analyze_theory:
         "../scripts/analyze_theory.py"
 
 
-TABLES = [path for made in (COLLECT, CLIFF, DRIFT, LAYERS, THEORY) for path in made.outputs.values()]
+TABLES = [path for made in (COLLECT, CLIFF, DRIFT, LAYERS, THEORY) for path in made.outputs]

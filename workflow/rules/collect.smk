@@ -1,8 +1,8 @@
 # All traces of the study -> two tables. A trace that is not the expected run's is refused by name.
 COLLECT = step(
     "collect",
-    inputs=TRACES.values(),
-    outputs={"facts": f"{RESULTS}/tables/facts.parquet", "runs": f"{RESULTS}/tables/runs.parquet"},
+    inputs=list(TRACES.values()),
+    outputs=[f"{RESULTS}/tables/{table}.parquet" for table in ("facts", "runs")],
     modules=["collect"],
 )
 
@@ -11,7 +11,7 @@ rule collect:
     input:
         COLLECT.inputs,
     output:
-        **COLLECT.outputs,
+        COLLECT.outputs,
     log:
         f"{RESULTS}/logs/collect.log",
     conda:

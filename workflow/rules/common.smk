@@ -9,9 +9,9 @@ from types import SimpleNamespace
 # A study may name objects of the user's own: from the folder where Snakemake runs, or from PYTHONPATH.
 SEARCH = [str(Path(workflow.basedir) / "src"), os.getcwd()]
 sys.path[:0] = SEARCH
-given = os.environ.get("PYTHONPATH")
-os.environ.update(PYTHONPATH=os.pathsep.join([*SEARCH, given] if given else SEARCH))  # for jobs
+os.environ.update(PYTHONPATH=os.pathsep.join([*SEARCH, *filter(None, [os.environ.get("PYTHONPATH")])]))  # for jobs
 
+from snakemake.settings.enums import RerunTrigger
 from sparsity_cliff import reading, source, stale, study
 
 
@@ -22,8 +22,7 @@ def load_study():
         found = study.open_file(file)
     except study.StudyError as error:
         sys.exit(f"error: {error}")
-    if not workflow.configfiles:
-        workflow.configfiles.append(file)  # for reports
+    workflow.configfiles or workflow.configfiles.append(file)  # for reports
     config.clear()
     config.update(found.config)  # for scripts
     return found
@@ -38,23 +37,18 @@ wildcard_constraints:
     run=r"[A-Za-z0-9_.-]+",
 
 
-# What has to be made is judged by contents (sparsity_cliff.stale), when a sweep starts and again when it has ended.
-# Snakemake's own triggers and marks of incomplete files are off: they know times and the jobs of this folder, and would
-# see less than the contents say, or more.
-STEPS = []  # in the order of the flow
+STEPS = []  # in the order of the flow; judged by contents (docs/design.md) when a sweep starts, and when it has ended
 CODE = {}  # (module, what it looks up) -> digests, as asked for while the rules were read
 
 
 @cache
 def to_make():
     """Output -> why it has to be made. Judged once Snakemake knows what it was asked for, before it looks itself."""
-    from snakemake.settings.enums import RerunTrigger
-
     settings = workflow.dag_settings
     settings.rerun_triggers = frozenset([RerunTrigger.MTIME])  # is always on, but not for inputs that are `ancient`
     workflow.dag.ignore_incomplete = True
-    asked = {os.path.relpath(name) if os.sep in name else name for name in settings.forcerun}
-    asked |= set(settings.targets) if settings.forcetargets else set()
+    names = [*settings.forcerun, *(settings.targets if settings.forcetargets else [])]
+    asked = {os.path.relpath(name) if os.sep in name else name for name in names}
     return stale.judge(STEPS, lambda step: settings.forceall or not asked.isdisjoint([step.rule, *step.outputs]))
 
 
@@ -62,39 +56,35 @@ def wanted(*outputs):
     """Whether the job that makes `outputs` has to run; Snakemake is told if so. A job's own process makes its job."""
     if not workflow.is_main_process:
         return True
-    found = [output for output in outputs if output in to_make()]
+    found = to_make().keys() & set(outputs)
     workflow.dag.forcefiles.update(filter(os.path.exists, found))  # of what is missing Snakemake knows
     return bool(found)
 
 
 def data_file(wildcards):
     """What a training job reads: nothing where its trace is current, so that lost data is made again only for need."""
-    run = STUDY.runs[wildcards.run]
-    path = f"results/data/{STUDY.datasets[run.dataset].file}"
-    if not wanted(TRACES[run.id]):
+    if not wanted(TRACES[wildcards.run]):
         return []
+    path = f"results/data/{STUDY.datasets[STUDY.runs[wildcards.run].dataset].file}"
     if os.path.exists(path) and not zipfile.is_zipfile(path):  # torn
         workflow.dag.forcefiles.add(path)
     return path
 
 
 def step(rule, inputs, outputs, modules, settings=None, script=None, selected=frozenset()):
-    """A rule whose files carry the digest of what they are made of. Its param `own`: settings, code and script."""
+    """What makes tables or figures that carry the digest of their origin; `own` is its settings, code and script."""
     keys = [(f"sparsity_cliff.{module}", selected) for module in modules]
     CODE.update((key, source.code(*key)) for key in keys)
     text = source.file_digest(Path(workflow.basedir) / "workflow" / "scripts" / f"{script or rule}.py")
     own = study.canonical({"settings": settings, "code": [CODE[key] for key in keys], "script": text})
-    inputs, files = list(inputs), list(outputs.values())
-    STEPS.append(stale.Step(rule, files, inputs, lambda: stale.why_made(files, inputs, own)))
+    STEPS.append(stale.Step(rule, outputs, inputs, lambda: stale.why_made(outputs, inputs, own)))
 
-    def read(wildcards):
-        return inputs if wanted(*files) else [ancient(path) for path in inputs]
-
+    read = lambda wildcards: inputs if wanted(*outputs) else [ancient(path) for path in inputs]
     return SimpleNamespace(inputs=read, outputs=outputs, own=own)
 
 
 def check_end():
-    """A sweep that ends well has nothing stale: not for an edit under way, and not for a job that made something else."""
+    """A sweep that ends well has left nothing stale, not even by an edit while it ran."""
     source.forget()
     try:
         now = load_study()
@@ -102,9 +92,9 @@ def check_end():
         same = same and {key: source.code(*key) for key in CODE} == CODE
     except (SystemExit, source.SourceError):  # half an edit
         same = False
-    if not same:
-        raise WorkflowError("the study or its code changed while the sweep ran; sweep again, for what that made stale")
-    left = stale.judge(STEPS)
-    made = {str(path) for job in workflow.dag.jobs for path in job.output}
-    for path in (path for path in left if path in made):
-        raise WorkflowError(f"{path} is not what the study asks for: {left[path]}")
+    left = ["the study or its code changed while the sweep ran; sweep again, for what that made stale"]
+    if same:
+        made = {str(path) for job in workflow.dag.jobs for path in job.output}
+        left = [f"{path} is not what was asked for: {why}" for path, why in stale.judge(STEPS).items() if path in made]
+    if left:
+        raise WorkflowError(left[0])

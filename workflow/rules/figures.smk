@@ -4,15 +4,15 @@ from sparsity_cliff.figures import FIGURES
 DRAWN = {
     figure: step(
         f"draw_{figure}",
-        inputs=[TABLE(table) for table in entry.tables],
-        outputs={kind: f"{RESULTS}/figures/{figure}.{kind}" for kind in ("pdf", "png")},
+        inputs=TABLE(*entry.tables),
+        outputs=[f"{RESULTS}/figures/{figure}.{kind}" for kind in ("pdf", "png")],
         modules=[entry.module],
         settings=figure,
         script="draw_figure",
     )
     for figure, entry in FIGURES.items()
 }
-FIGURE_FILES = [path for made in DRAWN.values() for path in made.outputs.values()]
+FIGURE_FILES = [path for made in DRAWN.values() for path in made.outputs]
 
 
 # a rule per figure and not a wildcard, because a caption's path takes none
@@ -24,9 +24,9 @@ for figure in FIGURES:
         input:
             DRAWN[figure].inputs,
         output:
-            DRAWN[figure].outputs["pdf"],
+            DRAWN[figure].outputs[0],
             report(
-                DRAWN[figure].outputs["png"],
+                DRAWN[figure].outputs[1],
                 caption=f"../report/{figure}.rst",
                 category="Figures",
                 labels={"figure": figure.replace("_", " ")},

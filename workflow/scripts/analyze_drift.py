@@ -11,6 +11,6 @@ with logged(snakemake.log[0]):
     facts, runs = map(made.read_table, snakemake.input)
     settings = json.loads(snakemake.params.own)["settings"]
     controls, level = settings["controls"], settings["level"]
-    made.write_table(analysis.drift(facts, runs, level), snakemake.output.drift, origin)
-    contrasts = analysis.drift_contrasts(facts, runs, controls, level)
-    made.write_table(contrasts, snakemake.output.contrasts, origin)
+    tables = analysis.drift(facts, runs, level), analysis.drift_contrasts(facts, runs, controls, level)
+    for table, path in zip(tables, snakemake.output, strict=True):
+        made.write_table(table, path, origin)

@@ -10,9 +10,8 @@ with logged(snakemake.log[0]):
     origin = made.digest(snakemake.params.own, snakemake.input)
     facts, runs = map(made.read_table, snakemake.input)
     level, relu = (json.loads(snakemake.params.own)["settings"][key] for key in ("level", "relu"))
-    output = snakemake.output
-    made.write_table(analysis.sparsity_over_steps(facts, runs, level), output.steps, origin)
-    made.write_table(analysis.sparsity_by_depth(facts, runs, level), output.depth, origin)
-    made.write_table(analysis.gradient_signs(facts, runs, level), output.signs, origin)
-    made.write_table(analysis.spikes(facts, runs, relu, level), output.spikes, origin)
-    made.write_table(analysis.histograms(facts, runs), output.histograms, origin)
+    tables = [make(facts, runs, level) for make in (analysis.sparsity_over_steps, analysis.sparsity_by_depth)]
+    tables += [analysis.gradient_signs(facts, runs, level), analysis.spikes(facts, runs, relu, level)]
+    tables += [analysis.histograms(facts, runs)]
+    for table, path in zip(tables, snakemake.output, strict=True):
+        made.write_table(table, path, origin)

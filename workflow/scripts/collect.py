@@ -6,7 +6,6 @@ with logged(snakemake.log[0]):
     from sparsity_cliff import made
     from sparsity_cliff.collect import collect
 
-    params, output = snakemake.params, snakemake.output
+    params = snakemake.params
     files = dict(zip(params.specs, snakemake.input, strict=True))
-    origin = made.digest(params.own, snakemake.input)
-    collect(files, params.specs, params.codes, output.facts, output.runs, origin)
+    collect(files, params.specs, params.codes, *snakemake.output, made.digest(params.own, snakemake.input))
