@@ -981,6 +981,42 @@ def test_of_parallel_jobs_those_that_can_save_come_back_and_others_run_to_their_
     assert (node.folder / "done").exists()
 
 
+LATE = """
+import pathlib, time
+pathlib.Path("begun").touch()
+while not pathlib.Path("go").exists():
+    time.sleep(0.05)
+exec(open("resumable.py").read())
+"""
+
+
+def test_a_command_that_the_signal_finds_importing_is_asked_as_soon_as_it_can_save(node: Node) -> None:
+    (node.folder / "late.py").write_text(LATE)
+    made = submission(node.folder, [node.command("python3 late.py 0.txt 20")])
+    process = node.start(made)
+    node.wait_for("begun")
+    process.send_signal(signal.SIGUSR2)
+    wait_until(lambda: "job 0: its command does not catch SIGTERM" in (node.folder / "node.log").read_text())
+    (node.folder / "go").touch()
+    said = node.end(process, ended_well=False)
+    assert said.count("does not catch SIGTERM") == 1
+    assert int((node.folder / "0.state").read_text()) < 50
+    assert outcomes(made) == {0: "come back"}
+
+
+def test_a_job_that_the_signal_finds_starting_is_asked_when_its_command_begins(node: Node) -> None:
+    script = f"touch begun; while [ ! -e go ]; do sleep 0.05; done; {node.resumable('0', 20)}"
+    made = submission(node.folder, [script])
+    process = node.start(made)
+    node.wait_for("begun")
+    process.send_signal(signal.SIGUSR2)
+    time.sleep(0.5)  # some looks at it
+    (node.folder / "go").touch()
+    node.end(process, ended_well=False)
+    assert int((node.folder / "0.state").read_text()) < 50
+    assert outcomes(made) == {0: "come back"}
+
+
 def test_a_job_that_ends_well_after_the_signal_is_a_success(node: Node) -> None:
     made = submission(
         node.folder, [node.command("trap 'touch asked' TERM; touch begun; while [ ! -e asked ]; do sleep 0.1; done")]
@@ -1123,16 +1159,18 @@ def test_a_process_runs_only_while_it_lives_and_is_that_submissions(tmp_path: Pa
 
 
 def test_processes_are_asked_to_end_and_killed_with_all_below_them_when_they_do_not(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(local, "GRACE", 2.0)
-    with running(f"trap '' TERM; {IGNORING}; true") as stubborn, running(PLAIN) as plain:
+    stubborn_script = f"trap '' TERM; {IGNORING}; touch {tmp_path}/next"
+    with running(stubborn_script) as stubborn, running(PLAIN) as plain:
         below = psutil.Process(stubborn.pid).children(recursive=True)
         assert below
         local.end([stubborn.pid, plain.pid, 2**22 + 1])  # the last is nobody's number
         assert plain.wait(5) != -signal.SIGKILL
         assert stubborn.wait(5) == -signal.SIGKILL
         assert psutil.wait_procs(below, timeout=5)[1] == []
+        assert not (tmp_path / "next").exists()  # the shell was not left to run its next command
 
 
 # ------------------------------------------------------------------------------------------ the report

@@ -36,6 +36,8 @@ def end(pids: Iterable[int]) -> None:
             trees += [process, *process.children(recursive=True)]
             for each in (process, *process.children()):  # a shell, and submitit's process within, which passes it on
                 each.terminate()
-    for process in psutil.wait_procs(trees, timeout=GRACE)[1]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    left = psutil.wait_procs(trees, timeout=GRACE)[1]
+    for process in trees:  # from the top: a shell that outlives its command goes on with the next one
+        if process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()

@@ -35,8 +35,9 @@ class Runner:
 
     On SIGUSR2, which SLURM sends before the time limit or at preemption, each command that catches SIGTERM gets a
     SIGTERM, and where it then ends without success, the allocation goes back to the queue. A command that does not
-    catch SIGTERM could save nothing, so it is left to run as far as it gets. On SIGTERM (scancel, or a preemption
-    without SIGUSR2) every command gets a SIGTERM; a preempted job then goes back to the queue, a cancelled one ends.
+    catch SIGTERM could save nothing, so it is left to run as far as it gets; one that is still starting gets its
+    SIGTERM when it begins to catch it. On SIGTERM (scancel, or a preemption without SIGUSR2) every command gets a
+    SIGTERM; a preempted job then goes back to the queue, a cancelled one ends.
     """
 
     def __init__(self, folder: Path, allocation: int | None = None):
@@ -68,6 +69,7 @@ class Allocation:
         self.signals: list[int] = []
         self.running: dict[int, subprocess.Popen[bytes]] = {}
         self.asked: set[int] = set()  # jobs whose commands were told to save and stop
+        self.deaf: set[int] = set()  # jobs of whose commands none could be told so far
         self.stopped: list[int] = []  # jobs that ended early for it
         self.failed: list[int] = []
 
@@ -89,9 +91,12 @@ class Allocation:
                 while waiting and not self.signals and (self.submission.parallel or not self.running):
                     self._start(waiting.pop(0))
                 time.sleep(LOOK_EVERY)
-                for received in self.signals[handled:]:
-                    handled += 1
-                    self._pass_on(received)
+                received = self.signals[handled:]
+                handled += len(received)
+                if signal.SIGUSR2 in self.signals:
+                    self._ask_to_save()
+                if signal.SIGTERM in received:
+                    self._end_commands()
                 for job, command in list(self.running.items()):
                     if command.poll() is not None:
                         del self.running[job]
@@ -127,19 +132,26 @@ class Allocation:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
             )
 
-    def _pass_on(self, received: int) -> None:
-        for job, command in self.running.items():
-            snakemakes, commands = below(command.pid)
-            if received == signal.SIGUSR2:
-                commands = [process for process in commands if catches_sigterm(process)]
-                if not commands:
-                    print(f"job {job}: its command does not catch SIGTERM, so it runs on", flush=True)
-                    continue
+    def _ask_to_save(self) -> None:
+        """SIGTERM to commands that catch it; again at each look, since a command may still be starting."""
+        for job in self.running.keys() - self.asked:
+            snakemakes, commands = below(self.running[job].pid)
+            if catching := [process for process in commands if catches_sigterm(process)]:
                 self.asked.add(job)
-            print(f"job {job}: SIGTERM to {len(commands)} of its commands", flush=True)
-            for process in [*snakemakes, *commands]:
-                with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
-                    process.terminate()
+                self._terminate(job, snakemakes, catching)
+            elif commands and job not in self.deaf:
+                self.deaf.add(job)
+                print(f"job {job}: its command does not catch SIGTERM, so it runs on", flush=True)
+
+    def _end_commands(self) -> None:
+        for job, command in self.running.items():
+            self._terminate(job, *below(command.pid))
+
+    def _terminate(self, job: int, snakemakes: list[psutil.Process], commands: list[psutil.Process]) -> None:
+        print(f"job {job}: SIGTERM to {len(commands)} of its commands", flush=True)
+        for process in [*snakemakes, *commands]:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                process.terminate()
 
     def _ended(self, job: int, status: int) -> None:
         if status == 0:
