@@ -30,8 +30,8 @@ WORKERS ?= $(shell expr $(CORES) + 1)
 test: .venv/installed slurm  ## the whole suite, with linters and types
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-test-large: .venv/installed slurm  ## what the whole suite has in small, in large: 300 jobs on SLURM
-	$(BIN)/pytest -m large -s
+test-large: .venv/installed slurm  ## what the whole suite has in small, in large: an hour or more
+	$(BIN)/pytest -m large -n $(CORES) --dist worksteal
 
 slurm:  ## a SLURM for its tests, where there is none and it can be had without a question
 	@tests/install_slurm.sh
