@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sparsity_cliff import cliff
+from sparsity_cliff.analysis import cliff
 
 PAGE = Path(__file__).parents[1] / "docs" / "cliff.md"
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"

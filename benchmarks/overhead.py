@@ -22,14 +22,19 @@ from unittest import mock
 import pandas as pd
 import torch
 
-from sparsity_cliff import study, traces, train
-from sparsity_cliff.data.layouts import Dataset, load
+from sparsity_cliff.data.layouts.base import Dataset
+from sparsity_cliff.data.loading import load
 from sparsity_cliff.data.prepare import prepare
+from sparsity_cliff.study import table
+from sparsity_cliff.study.spec import Study
+from sparsity_cliff.traces import reader, schema, writer
+from sparsity_cliff.training import loop
+from sparsity_cliff.training.job import Job
 
 PROJECT = Path(__file__).parents[1]
 
 
-def probes(plan: study.Study, pairs: int) -> None:
+def probes(plan: Study, pairs: int) -> None:
     torch.set_num_threads(1)
     print(
         "| architecture | run | steps | training s | overhead, median | quartiles |\n"
@@ -45,7 +50,7 @@ def probes(plan: study.Study, pairs: int) -> None:
         for i in range(pairs + 1):
             seconds = {}
             for watched in (True, False) if i % 2 else (False, True):  # who goes first alternates
-                with nullcontext() if watched else mock.patch.object(train.probes, "schedule", return_value=[]):
+                with nullcontext() if watched else mock.patch.object(loop.probes, "schedule", return_value=[]):
                     seconds[watched] = _seconds(spec, dataset)
             bare.append(seconds[False])
             ratios.append(seconds[True] / seconds[False] - 1)
@@ -54,21 +59,21 @@ def probes(plan: study.Study, pairs: int) -> None:
         print("|", *(f"{cell} |" for cell in (*cells, f"{low:.1%} to {high:.1%}")), flush=True)
 
 
-def _seconds(spec: train.Spec, dataset: Dataset) -> float:
+def _seconds(spec: loop.Spec, dataset: Dataset) -> float:
     """CPU seconds of the first seed."""
-    job = train.Job(Path("unused"), "", log=lambda text: None, save_every=float("inf"))
+    job = Job(Path("unused"), "", log=lambda text: None, save_every=float("inf"))
     start = time.process_time()
-    train.train_seed(spec, 0, dataset, torch.device("cpu"), job, None)
+    loop.train_seed(spec, 0, dataset, torch.device("cpu"), job, None)
     return time.process_time() - start
 
 
 def _writing(path: Path) -> float:
     """Seconds to write a trace, measured by writing it again."""
-    table, about = traces.read(path)
+    table, about = reader.read(path)
     rows = table.to_pylist()
     start = time.perf_counter()
-    facts = [traces.Fact(**{key: row[key] for key in row if key not in traces.LABELS}) for row in rows]
-    traces.write(path.with_suffix(".again"), {key: rows[0][key] for key in traces.LABELS}, facts, about)
+    facts = [schema.Fact(**{key: row[key] for key in row if key not in schema.LABELS}) for row in rows]
+    writer.write(path.with_suffix(".again"), {key: rows[0][key] for key in schema.LABELS}, facts, about)
     return time.perf_counter() - start
 
 
@@ -105,6 +110,6 @@ if __name__ == "__main__":
     parser.add_argument("--only", choices=["probes", "orchestration"])
     options = parser.parse_args()
     if options.only != "orchestration":
-        probes(study.load(study.read(options.study)), options.pairs)
+        probes(table.load(table.read(options.study)), options.pairs)
     if options.only != "probes":
         orchestration(options.study, options.cores)

@@ -12,9 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from sparsity_cliff import probes, registry, source, study
-from sparsity_cliff.data.layouts import Dataset, from_arrays
-from sparsity_cliff.train import Job, build, train_run, train_seed
+from sparsity_cliff.data.layouts.base import Dataset
+from sparsity_cliff.data.loading import from_arrays
+from sparsity_cliff.probes import sites
+from sparsity_cliff.study import registry, source
+from sparsity_cliff.study.options import options_of
+from sparsity_cliff.study.spec import Spec, canonical
+from sparsity_cliff.training.build import build
+from sparsity_cliff.training.job import Job
+from sparsity_cliff.training.loop import train_seed
+from sparsity_cliff.training.run import train_run
 
 BLOCK, VOCABULARY = 12, 5  # of tokens
 SEGMENT = 4000  # samples of speech
@@ -39,7 +46,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def entry(kind: str, function: str, **options: Any) -> dict[str, Any]:
     """A spec's entry for `function`, required options filled in."""
-    required = {o.name: SAMPLES[o.annotation] for o in source.options(kind, function).values() if o.required}
+    required = {o.name: SAMPLES[o.annotation] for o in options_of(kind, function).values() if o.required}
     if (kind, function) == ("loss", "mpsenet"):
         required = {"metric": 0.0}  # its discriminator needs PESQ, at every step
     return {"name": function, "function": function, **required, **options}
@@ -120,12 +127,16 @@ def make_spec(model: str = "mlp", /, **parts: Any) -> dict[str, Any]:
     }
     unknown = parts.keys() - spec.keys()
     assert not unknown, unknown
-    return spec | parts
+    return spec | parts | {"data": spec["data"] | parts.get("data", {})}
+
+
+def planned(spec: dict[str, Any]) -> Spec:
+    """A spec as training reads it."""
+    return Spec.of_text(canonical(spec))
 
 
 def make_model(model: str = "mlp", /, *, seed: int = 0, **parts: Any) -> nn.Module:
-    spec = json.loads(study.canonical(make_spec(model, **parts)))  # as it comes out of a run table
-    return build(spec, data_of(model), seed)
+    return build(planned(make_spec(model, **parts)), data_of(model), seed)
 
 
 def valid_pairs() -> list[tuple[str, str]]:
@@ -137,8 +148,9 @@ def valid_pairs() -> list[tuple[str, str]]:
 def train(spec: dict[str, Any], data: Dataset | None = None, position: int = 0, log: Any = lambda line: None) -> Any:
     """{facts, status} of one seed, without checkpoints."""
     data = data if data is not None else data_of(spec["model"]["function"])
-    job = Job(Path("never saved"), "", log=log, save_every=float("inf"))
-    return train_seed(spec, position, data, torch.device("cpu"), job, None)
+    plan = planned(spec)
+    job = Job(plan, Path("never saved"), "", log=log, save_every=float("inf"))
+    return train_seed(plan, position, data, torch.device("cpu"), job, None)
 
 
 def run(folder: Path, spec: dict[str, Any], code: str = '{"module":"digest"}') -> Path:
@@ -164,7 +176,7 @@ def nearest_to_zero(model: str, x: torch.Tensor, seed: int) -> float:
     rounding, no processor sees another sign."""
     smallest: list[torch.Tensor] = []
     network = make_model(model, seed=seed)
-    for _, site in probes.sites(network):
+    for _, site in sites.sites(network):
         site.register_forward_hook(lambda _, inputs, __: smallest.append(abs(inputs[0]).min() / inputs[0].std()))
     with torch.no_grad():
         network(x)

@@ -14,8 +14,8 @@ from scipy.stats import halfnorm, norm
 from small import data_of, entry, make, make_model, names
 from torch import Tensor, nn
 
-from sparsity_cliff import source
-from sparsity_cliff.activations import Site, quantile
+from sparsity_cliff.networks.activations import Site, quantile
+from sparsity_cliff.study.options import options_of
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in names("activation")] + [
     ("gelu", {"approximate": "tanh"}),
@@ -333,7 +333,7 @@ def test_topk_zeros_are_nominal_or_more(sparsity: float, features: int, base: st
         assert (share < 1).all()  # at least one is kept
 
 
-OPTIONS = {name: source.options("activation", name).values() for name in names("activation")}
+OPTIONS = {name: options_of("activation", name).values() for name in names("activation")}
 REQUIRING = [name for name, options in OPTIONS.items() if any(o.required for o in options)]
 BASES = [name for name in OPTIONS if name not in REQUIRING]
 

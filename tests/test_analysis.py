@@ -13,9 +13,12 @@ from scipy import stats
 from test_collect import Traces
 from torch import nn
 
-from sparsity_cliff import analysis, probes
-from sparsity_cliff.activations import Site
-from sparsity_cliff.traces import HISTOGRAM_EDGES, Fact
+from sparsity_cliff.analysis import drift, gradients, means, sparsity, spikes, weights
+from sparsity_cliff.analysis.points import points
+from sparsity_cliff.networks.activations import Site
+from sparsity_cliff.probes import activation_stats
+from sparsity_cliff.traces.metrics import HISTOGRAM_EDGES
+from sparsity_cliff.traces.schema import Fact
 
 LEVEL = 0.9
 Tables = tuple[pd.DataFrame, pd.DataFrame]
@@ -39,7 +42,7 @@ def value(*key: object) -> float:
 def test_intervals_over_seeds_are_those_of_the_t_distribution(n: int, level: float) -> None:
     values = {group: [value(group, i) for i in range(n)] for group in "ab"}
     frame = pd.DataFrame([{"cell": g, "value": v} for i in range(n) for g, v in ((g, values[g][i]) for g in "ab")])
-    table = analysis.over_seeds(frame, ["cell"], level).set_index("cell")
+    table = means.over_seeds(frame, ["cell"], level).set_index("cell")
     for group, numbers in values.items():
         low, high = stats.t.interval(level, n - 1, loc=np.mean(numbers), scale=stats.sem(numbers))
         row = table.loc[group]
@@ -48,7 +51,7 @@ def test_intervals_over_seeds_are_those_of_the_t_distribution(n: int, level: flo
 
 
 def test_one_seed_has_a_mean_and_no_interval() -> None:
-    table = analysis.over_seeds(pd.DataFrame({"cell": ["a"], "value": [3.0]}), ["cell"], LEVEL)
+    table = means.over_seeds(pd.DataFrame({"cell": ["a"], "value": [3.0]}), ["cell"], LEVEL)
     assert table.loc[0, ["mean", "n"]].tolist() == [3.0, 1]
     assert table[["low", "high"]].isna().all(axis=None)
 
@@ -76,7 +79,7 @@ def add(study: Traces, activation: str = "relu", **spec: object) -> str:
 
 def test_points_are_the_last_step_of_finished_seeds(study: Traces) -> None:
     run = add(study, diverged={1: 3})
-    table = analysis.points(*study.tables(), ["cross_entropy"], [])
+    table = points(*study.tables(), ["cross_entropy"], [])
     assert table["seed"].tolist() == [0, 2]
     assert table["sparsity"].tolist() == [4.0, 4.2]
     assert table["score"].tolist() == [value("relu", seed, 4) for seed in (0, 2)]
@@ -91,23 +94,23 @@ def test_points_leave_out_other_losses_and_random_data_and_mark_the_excluded(stu
     add(study, "gelu", loss="mse")
     add(study, "relu", data="random")
     tables = study.tables()
-    table = analysis.points(*tables, ["cross_entropy"], ["tanh"])
+    table = points(*tables, ["cross_entropy"], ["tanh"])
     assert table["configuration"].tolist() == ["gelu"] * 3 + ["relu"] * 3 + ["tanh"] * 3  # the order of run ids
     assert table["fitted"].tolist() == [True] * 6 + [False] * 3
-    assert analysis.points(*tables, ["mse"], [])["configuration"].tolist() == ["gelu"] * 3
+    assert points(*tables, ["mse"], [])["configuration"].tolist() == ["gelu"] * 3
 
 
 def test_a_configuration_names_the_normalization_that_is_not_the_architectures_own(study: Traces) -> None:
     add(study, "relu")
     add(study, "relu", normalization="plain")
-    table = analysis.points(*study.tables(), ["cross_entropy"], [])
+    table = points(*study.tables(), ["cross_entropy"], [])
     assert table["configuration"].unique().tolist() == ["relu", "relu · plain"]
 
 
 def test_points_carry_the_target_of_a_control(study: Traces) -> None:
     add(study, "relu")
     add(study, "topk_80", entry={"name": "topk_80", "sparsity": 0.8})
-    table = analysis.points(*study.tables(), ["cross_entropy"], [])
+    table = points(*study.tables(), ["cross_entropy"], [])
     assert table.groupby("configuration")["target_sparsity"].first().fillna(-1).to_dict() == {
         "relu": -1,
         "topk_80": 0.8,
@@ -117,7 +120,7 @@ def test_points_carry_the_target_of_a_control(study: Traces) -> None:
 def test_points_of_one_cell_in_two_blocks_of_seeds_stand_together(study: Traces) -> None:
     add(study, seeds=[0, 1])
     add(study, seeds=[2])
-    table = analysis.points(*study.tables(), ["cross_entropy"], [])
+    table = points(*study.tables(), ["cross_entropy"], [])
     assert table["seed"].tolist() == [0, 1, 2]
     assert table["score"].tolist() == [value("relu", seed, 4) for seed in range(3)]
 
@@ -135,7 +138,7 @@ def test_a_score_is_the_accuracy_or_else_pesq_or_else_stoi(study: Traces) -> Non
     study.add(scored(accuracy=1.0, stoi=3.0), architecture="gpt")  # type: ignore[arg-type]
     study.add(scored(pesq=2.0, stoi=3.0), architecture="mpsenet")  # type: ignore[arg-type]
     study.add(scored(stoi=3.0), architecture="other")  # type: ignore[arg-type]
-    table = analysis.points(*study.tables(), ["cross_entropy"], [])
+    table = points(*study.tables(), ["cross_entropy"], [])
     found = table.groupby("architecture", sort=False)[["metric", "score"]].agg(list)
     assert found["metric"].to_dict() == {"gpt": ["accuracy"] * 3, "mpsenet": ["pesq"] * 3, "other": ["stoi"] * 3}
     assert found["score"].to_dict() == {"gpt": [1, 2, 3], "mpsenet": [2, 3, 4], "other": [3, 4, 5]}
@@ -145,7 +148,7 @@ def test_all_points_of_an_architecture_have_the_same_score(study: Traces) -> Non
     """Where PESQ fails for one run, all are judged by STOI: no curve mixes two scales."""
     study.add(scored(pesq=2.0, stoi=0.5), activation="relu")  # type: ignore[arg-type]
     study.add(scored(pesq=float("nan"), stoi=0.6), activation="gelu")  # type: ignore[arg-type]
-    table = analysis.points(*study.tables(), ["cross_entropy"], [])
+    table = points(*study.tables(), ["cross_entropy"], [])
     assert set(table["metric"]) == {"stoi"}
     assert table["score"].tolist() == pytest.approx([0.6, 1.6, 2.6, 0.5, 1.5, 2.5])  # GELU, ReLU
 
@@ -160,7 +163,7 @@ def test_each_architecture_is_judged_with_the_first_of_the_losses_that_it_has(st
         ("cnn", "other", "real"),
     ]:
         study.add(outcome("relu"), architecture=architecture, loss=loss, data=data)  # type: ignore[arg-type]
-    table = analysis.points(*study.tables(), ["cross_entropy", "mse", "speech"], [])
+    table = points(*study.tables(), ["cross_entropy", "mse", "speech"], [])
     found = table.groupby("architecture")["loss"].unique().map(list).to_dict()
     assert found == {"mlp": ["cross_entropy"], "vit": ["mse"], "mpsenet": ["speech"]}
 
@@ -175,7 +178,7 @@ def test_gradient_signs_are_tested_over_seeds(study: Traces) -> None:
         yield Fact(seed, 0, "train", "a", 0, "gradient_nonpositive", 0.0)
 
     study.add(rows, seeds=range(5), diverged={4: 2})
-    table = analysis.gradient_signs(*study.tables(), LEVEL).set_index("metric")
+    table = gradients.gradient_signs(*study.tables(), LEVEL).set_index("metric")
     assert set(table.index) == {"gradient_all", "gradient_positive", "gradient_nonpositive"}
     for metric in ("gradient_all", "gradient_positive"):
         numbers = [np.mean([value(seed, 0, layer, metric) for layer in "ab"]) for seed in range(4)]
@@ -206,7 +209,7 @@ def spiking(factor: float, steps: tuple[int, ...] = (0, 4), dead: bool = False) 
 
 def test_spikes_are_geometric_means_over_seeds(study: Traces) -> None:
     study.add(spiking(3.0))  # type: ignore[arg-type]
-    table = analysis.spikes(*study.tables(), "relu", LEVEL).set_index(["metric", "layer", "step"])
+    table = spikes.spikes(*study.tables(), "relu", LEVEL).set_index(["metric", "layer", "step"])
     assert table.loc[("spike", "a", 4), "mean"].item() == pytest.approx(3 * (1 * 2 * 4) ** (1 / 3))
     logs = np.log([3.0, 6.0, 12.0])
     interval = np.exp(stats.t.interval(LEVEL, 2, logs.mean(), stats.sem(logs)))
@@ -220,19 +223,19 @@ def test_amplification_is_over_relu_at_the_same_site_step_and_seed(study: Traces
     study.add(spiking(2.0))  # type: ignore[arg-type]
     study.add(spiking(50.0), activation="relu2", seeds=[1, 2, 5])  # type: ignore[arg-type]
     study.add(spiking(7.0), activation="relu2", loss="mse")  # type: ignore[arg-type]  # has no ReLU to compare with
-    table = analysis.spikes(*study.tables(), "relu", LEVEL)
+    table = spikes.spikes(*study.tables(), "relu", LEVEL)
     table = table[table["metric"] == "amplification"]
     assert len(table) == 2 * 3  # steps x two sites and the whole model
     assert set(table["activation"]) == {"relu2"}
     assert table[["mean", "low", "high"]].to_numpy() == pytest.approx(25)  # for each seed, so that nothing varies
     assert set(table["n"]) == {2}  # seeds 1 and 2
-    assert analysis.spikes(*study.tables(), None, LEVEL)["metric"].isin(["spike", "spike_ratio"]).all()
+    assert spikes.spikes(*study.tables(), None, LEVEL)["metric"].isin(["spike", "spike_ratio"]).all()
 
 
 def test_a_dead_site_has_no_spike_and_amplifies_nothing(study: Traces) -> None:
     study.add(spiking(2.0, dead=True))  # type: ignore[arg-type]
     study.add(spiking(50.0), activation="relu2")  # type: ignore[arg-type]
-    table = analysis.spikes(*study.tables(), "relu", LEVEL)
+    table = spikes.spikes(*study.tables(), "relu", LEVEL)
     relu = table[(table["activation"] == "relu") & table["layer"].notna()]
     assert set(relu["layer"]) == {"a"}
     assert set(table.loc[(table["metric"] == "amplification") & table["layer"].notna(), "layer"]) == {"a"}
@@ -247,7 +250,7 @@ def test_places_of_spikes_stand_beside_what_uniform_placement_gives(study: Trace
         yield Fact(seed, 4, "test", None, None, "delimiter_share", 0.2)
 
     study.add(rows)
-    table = analysis.spikes(*study.tables(), "relu", LEVEL).set_index("metric")
+    table = spikes.spikes(*study.tables(), "relu", LEVEL).set_index("metric")
     interval = stats.t.interval(LEVEL, 2, 0.1, stats.sem([0.0, 0.1, 0.2]))
     columns = ["mean", "low", "high", "expected", "n"]
     assert table.loc["spike_first_token_share", columns].tolist() == pytest.approx([0.1, *interval, 1 / 64, 3])
@@ -263,7 +266,7 @@ def placed(tokens: torch.Tensor, a: torch.Tensor, sizes: list[int], delimiters: 
     model = nn.Sequential(Site(nn.Identity()))
     model.register_parameter("place", nn.Parameter(torch.zeros(1)))  # says where the model is
     parts = zip(tokens.split(sizes), a.split(sizes), strict=True)
-    rows = probes.activations(model, lambda batch: model(batch[1]), list(parts), delimiters)
+    rows = activation_stats.activation_stats(model, lambda batch: model(batch[1]), list(parts), delimiters)
     return {(layer, metric): value for _, layer, _, metric, value in rows}
 
 
@@ -320,7 +323,7 @@ def test_places_are_measured_only_where_there_are_tokens_delimiters_and_spikes()
 
 def test_sparsity_over_steps_is_the_models(study: Traces) -> None:
     add(study)
-    table = analysis.sparsity_over_steps(*study.tables(), LEVEL).set_index(["metric", "step"])
+    table = sparsity.sparsity_over_steps(*study.tables(), LEVEL).set_index(["metric", "step"])
     assert set(table.index) == {(m, s) for m in ("activation_sparsity", "near_zero_share") for s in (0, 4)}
     found = table.loc[("activation_sparsity", 4), ["mean", "low", "high"]].tolist()
     numbers = [4.0, 4.1, 4.2]
@@ -335,7 +338,7 @@ def test_sparsity_by_depth_is_each_sites_at_the_last_step(study: Traces) -> None
                 yield Fact(seed, step, "test", f"site{depth}", depth, "activation_sparsity", depth + 0.1 * step * seed)
 
     study.add(rows)
-    table = analysis.sparsity_by_depth(*study.tables(), LEVEL)
+    table = sparsity.sparsity_by_depth(*study.tables(), LEVEL)
     assert table["depth"].tolist() == [0, 1, 2]
     assert table["mean"].tolist() == pytest.approx([0.4, 1.4, 2.4])
     assert table["n"].tolist() == [3, 3, 3]
@@ -351,6 +354,8 @@ def drifting(activation: str, data: str = "real", fed: tuple[str, ...] = FED) ->
         for depth, matrix in enumerate(["stem.weight", *FED, "head.weight"]):
             if matrix in (*fed, "head.weight"):
                 yield Fact(seed, 0, None, matrix, depth, "fed_by_activation", 1.0)
+            if matrix == "head.weight":
+                yield Fact(seed, 0, None, matrix, depth, "head_weight", 1.0)
             for step in (0, 1, 4):
                 yield Fact(seed, step, None, matrix, depth, "drift_z", value(activation, data, seed, matrix, step))
 
@@ -370,7 +375,7 @@ def drifted(study: Traces) -> Tables:
 
 
 def test_drift_is_the_mean_over_fed_matrices_without_the_head(drifted: Tables) -> None:
-    table = analysis.drift(*drifted, LEVEL).set_index(["activation", "data", "step"])
+    table = drift.drift(*drifted, LEVEL).set_index(["activation", "data", "step"])
     assert len(table) == 2 * 2 * 3
     for (activation, data, step), row in table.iterrows():  # type: ignore[misc]
         numbers = expected(activation, data, step=step)
@@ -379,7 +384,7 @@ def test_drift_is_the_mean_over_fed_matrices_without_the_head(drifted: Tables) -
 
 
 def test_contrasts_are_paired_by_seed(drifted: Tables) -> None:
-    table = analysis.drift_contrasts(*drifted, ["tanh"], LEVEL).set_index(["activation", "data", "against"])
+    table = drift.drift_contrasts(*drifted, ["tanh"], LEVEL).set_index(["activation", "data", "against"])
     assert set(table.index) == {
         *((a, d, "nothing") for a in ("relu", "tanh") for d in ("real", "random")),
         ("relu", "real", "tanh"),
@@ -404,7 +409,7 @@ def test_contrasts_are_paired_by_seed(drifted: Tables) -> None:
 def test_only_seeds_that_both_have_are_paired(study: Traces) -> None:
     study.add(drifting("relu"), seeds=range(4), diverged={0: 1})  # type: ignore[arg-type]
     study.add(drifting("tanh"), seeds=range(4), diverged={3: 1}, activation="tanh")  # type: ignore[arg-type]
-    table = analysis.drift_contrasts(*study.tables(), ["tanh"], LEVEL).set_index(["activation", "against"])
+    table = drift.drift_contrasts(*study.tables(), ["tanh"], LEVEL).set_index(["activation", "against"])
     seeds = range(1, 3)
     difference = expected("relu", seeds=seeds) - expected("tanh", seeds=seeds)
     assert table.loc[("relu", "tanh"), ["mean", "n"]].tolist() == pytest.approx([difference.mean(), 2])
@@ -414,14 +419,14 @@ def test_only_seeds_that_both_have_are_paired(study: Traces) -> None:
 def test_equal_differences_have_no_p_value(study: Traces) -> None:
     study.add(drifting("relu"))  # type: ignore[arg-type]
     study.add(drifting("relu"), activation="copy")  # type: ignore[arg-type]
-    table = analysis.drift_contrasts(*study.tables(), ["copy"], LEVEL).set_index(["activation", "against"])
+    table = drift.drift_contrasts(*study.tables(), ["copy"], LEVEL).set_index(["activation", "against"])
     assert table.loc[("relu", "copy"), ["mean", "low", "high"]].tolist() == [0, 0, 0]
     assert np.isnan(table.loc[("relu", "copy"), "p"])
 
 
 def test_matrices_that_no_activation_feeds_do_not_count(study: Traces) -> None:
     study.add(drifting("relu", fed=FED[:1]))  # type: ignore[arg-type]
-    table = analysis.drift(*study.tables(), LEVEL).set_index("step")
+    table = drift.drift(*study.tables(), LEVEL).set_index("step")
     assert table.loc[4, "mean"] == pytest.approx(np.mean([value("relu", "real", seed, FED[0], 4) for seed in range(3)]))
 
 
@@ -438,6 +443,8 @@ def histogrammed(seed: int) -> Iterator[Fact]:
     for depth, matrix in enumerate([*FED, "head.weight", "stem.weight"]):
         if matrix != "stem.weight":
             yield Fact(seed, 0, None, matrix, depth, "fed_by_activation", 1.0)
+        if matrix == "head.weight":
+            yield Fact(seed, 0, None, matrix, depth, "head_weight", 1.0)
         for step in (0, 4):
             counts, _ = np.histogram(weights_of(seed, matrix, step), edges)
             for i, count in enumerate(counts):
@@ -446,7 +453,7 @@ def histogrammed(seed: int) -> Iterator[Fact]:
 
 def test_histograms_are_the_densities_of_the_fed_hidden_weights(study: Traces) -> None:
     study.add(histogrammed)
-    table = analysis.histograms(*study.tables())
+    table = weights.histograms(*study.tables())
     for moment, step in (("start", 0), ("end", 4)):
         rows = table[table["moment"] == moment].sort_values("left")
         assert rows["left"].tolist() == HISTOGRAM_EDGES[:-1]
@@ -477,13 +484,13 @@ COLUMNS = {
         "target_sparsity",
         "fitted",
     },
-    "drift": {*analysis.CELL, "step", "mean", "low", "high", "n", "level"},
-    "drift_contrasts": {*analysis.CELL, "against", "mean", "low", "high", "n", "level", "p"},
-    "sparsity_over_steps": {*analysis.CELL, "metric", "step", "mean", "low", "high", "n", "level"},
-    "sparsity_by_depth": {*analysis.CELL, "metric", "layer", "depth", "mean", "low", "high", "n", "level"},
-    "histograms": {*analysis.CELL, "moment", "left", "right", "density", "outside", "n"},
-    "gradient_signs": {*analysis.CELL, "metric", "mean", "low", "high", "n", "level", "t", "p"},
-    "spikes": {*analysis.CELL, "metric", "layer", "depth", "step", "mean", "low", "high", "n", "level", "expected"},
+    "drift": {*means.CELL, "step", "mean", "low", "high", "n", "level"},
+    "drift_contrasts": {*means.CELL, "against", "mean", "low", "high", "n", "level", "p"},
+    "sparsity_over_steps": {*means.CELL, "metric", "step", "mean", "low", "high", "n", "level"},
+    "sparsity_by_depth": {*means.CELL, "metric", "layer", "depth", "mean", "low", "high", "n", "level"},
+    "histograms": {*means.CELL, "moment", "left", "right", "density", "outside", "n"},
+    "gradient_signs": {*means.CELL, "metric", "mean", "low", "high", "n", "level", "t", "p"},
+    "spikes": {*means.CELL, "metric", "layer", "depth", "step", "mean", "low", "high", "n", "level", "expected"},
 }
 
 
@@ -497,14 +504,14 @@ def everything(seed: int) -> Iterator[Fact]:
 
 def all_tables(facts: pd.DataFrame, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {
-        "points": analysis.points(facts, runs, ["cross_entropy"], []),
-        "drift": analysis.drift(facts, runs, LEVEL),
-        "drift_contrasts": analysis.drift_contrasts(facts, runs, ["relu"], LEVEL),
-        "sparsity_over_steps": analysis.sparsity_over_steps(facts, runs, LEVEL),
-        "sparsity_by_depth": analysis.sparsity_by_depth(facts, runs, LEVEL),
-        "histograms": analysis.histograms(facts, runs),
-        "gradient_signs": analysis.gradient_signs(facts, runs, LEVEL),
-        "spikes": analysis.spikes(facts, runs, "relu", LEVEL),
+        "points": points(facts, runs, ["cross_entropy"], []),
+        "drift": drift.drift(facts, runs, LEVEL),
+        "drift_contrasts": drift.drift_contrasts(facts, runs, ["relu"], LEVEL),
+        "sparsity_over_steps": sparsity.sparsity_over_steps(facts, runs, LEVEL),
+        "sparsity_by_depth": sparsity.sparsity_by_depth(facts, runs, LEVEL),
+        "histograms": weights.histograms(facts, runs),
+        "gradient_signs": gradients.gradient_signs(facts, runs, LEVEL),
+        "spikes": spikes.spikes(facts, runs, "relu", LEVEL),
     }
 
 

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import make, make_model, valid_pairs
 
-from sparsity_cliff import checkpoint
-from sparsity_cliff.checkpoint import COME_BACK, CheckpointError, Interrupted, StopRequest
+from sparsity_cliff.training import checkpoint
+from sparsity_cliff.training.checkpoint import CheckpointError
+from sparsity_cliff.training.stopping import COME_BACK, Interrupted, StopRequest
 
 STATE: dict[str, Any] = {
     "done": [{"status": "finished", "facts": [(0, 1, None, "a.weight", 2, "drift_z", -0.5)]}],
@@ -191,7 +192,7 @@ def test_a_save_that_fails_leaves_the_old_one_whole(tmp_path: Path, monkeypatch:
 
 def test_removing_takes_the_empty_parents_and_no_others(tmp_path: Path) -> None:
     ours, other = (saved(tmp_path / "checkpoints" / run / "hash" / "state.pt") for run in ("ours", "other"))
-    (ours.parent / ".state.pt.4711").touch()  # of a save that was killed
+    (ours.parent / ".4711.state.pt").touch()  # of a save that was killed
     checkpoint.remove(ours)
     assert os.listdir(tmp_path / "checkpoints") == ["other"]
     checkpoint.remove(other)

@@ -7,7 +7,7 @@ import pwlf
 import pytest
 from scipy import stats
 
-from sparsity_cliff import cliff
+from sparsity_cliff.analysis import cliff
 
 Truth = Callable[[np.ndarray], np.ndarray]
 EVEN = np.linspace(0, 0.98, 25)

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sparsity_cliff import traces
-from sparsity_cliff.collect import collect
-from sparsity_cliff.traces import Fact, TraceError
+from sparsity_cliff.analysis.collect import collect
+from sparsity_cliff.traces import schema, writer
+from sparsity_cliff.traces.schema import Fact, TraceError
 
 Rows = Callable[[int], Iterable[Fact]]
 
@@ -50,7 +50,7 @@ class Traces:
         about |= {"versions": {"torch": "2.15.0"}, "seconds": {"wall": 2.0, "probes": 0.5}, "code": {"train": "a"}}
         about |= {"environments": [{"processor": name, "instruction_set": "AVX2"} for name in processors]}
         path = self.folder / f"{labels['run']}.parquet"
-        traces.write(path, labels, [fact for seed in seeds for fact in rows(seed)], about)
+        writer.write(path, labels, [fact for seed in seeds for fact in rows(seed)], about)
         self.files[labels["run"]], self.specs[labels["run"]] = path, text
         self.codes[labels["run"]] = '{"train": "a"}'
         return labels["run"]
@@ -73,7 +73,7 @@ def test_facts_are_all_rows_of_all_traces(tmp_path: Path) -> None:
     study = Traces(tmp_path)
     names = [study.add(rows, activation=name) for name in ("gelu", "relu")]
     facts, _ = study.tables()
-    assert facts.columns.tolist() == traces.SCHEMA.names
+    assert facts.columns.tolist() == schema.SCHEMA.names
     assert facts["run"].tolist() == [name for name in names for _ in range(6)]
     assert facts["value"].tolist() == [2.0, -1.0, 3.0, -1.0, 4.0, -1.0] * 2
     assert facts["layer"].isna().tolist() == [True, False] * 6

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sweeps import PROJECT
 
-from sparsity_cliff import contents, source, study
+from sparsity_cliff.study import contents, digests, reading, table
 
 MODULE = """
 from pathlib import Path
@@ -32,13 +32,13 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "other.csv").write_text("1,2,3,4,1\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    source.forget()
+    digests.forget()
     yield tmp_path
-    source.forget()
+    digests.forget()
 
 
-def config(**options: object) -> study.Config:
-    found = study.read(PROJECT / "workflow" / "studies" / "smoke.yaml")
+def config(**options: object) -> reading.Config:
+    found = table.read(PROJECT / "workflow" / "studies" / "smoke.yaml")
     found["data"]["mnist1d"] = {"function": "lab:table", "path": "mine.csv", **options}
     found["architectures"]["mlp"]["batch_size"] = 8
     return found
@@ -46,7 +46,7 @@ def config(**options: object) -> study.Config:
 
 def specs(**options: object) -> tuple[dict[str, str], str]:
     """Specs of the runs on the data set, and the name of its file."""
-    plan = study.load(config(**options))
+    plan = table.load(config(**options))
     return {run.id: run.spec for run in plan.runs.values() if run.dataset == "mnist1d"}, plan.datasets["mnist1d"].file
 
 
@@ -66,11 +66,11 @@ def test_a_changed_file_is_other_data_and_a_touched_one_is_not(lab: Path) -> Non
 
 
 def test_the_reason_names_the_file(lab: Path) -> None:
-    from sparsity_cliff import traces
+    from sparsity_cliff.traces import reader
 
     before = next(iter(specs()[0].values()))
     (lab / "mine.csv").write_text("1,2,3,4,1\n" * 40)
-    assert traces.difference(before, next(iter(specs()[0].values()))).startswith("data.contents.mine.csv changed from ")
+    assert reader.difference(before, next(iter(specs()[0].values()))).startswith("data.contents.mine.csv changed from ")
 
 
 def test_lists_and_folders_count_and_other_texts_do_not(lab: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_declared_version_is_other_data(lab: Path) -> None:
 
 
 def test_built_in_data_names_no_files() -> None:
-    plan = study.load(study.read(PROJECT / "config.yaml"))
+    plan = table.load(table.read(PROJECT / "config.yaml"))
     assert not any(dataset.contents for dataset in plan.datasets.values())
 
 
@@ -127,5 +127,5 @@ def test_a_file_that_cannot_be_read_is_one_line(lab: Path, monkeypatch: pytest.M
         raise OSError(5, "Input/output error", path)
 
     monkeypatch.setattr(contents, "_read", fail)
-    with pytest.raises(study.StudyError, match=r"data\.mnist1d: mine\.csv: cannot be read \(Input/output error\)"):
+    with pytest.raises(reading.StudyError, match=r"data\.mnist1d: mine\.csv: cannot be read \(Input/output error\)"):
         specs()

@@ -20,13 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from sparsity_cliff import registry, source
-from sparsity_cliff.data import SOURCES, DataError
-from sparsity_cliff.data.cifar import cifar10, cifar100
-from sparsity_cliff.data.digits import digits
-from sparsity_cliff.data.layouts import Dataset, Labeled, load
-from sparsity_cliff.data.mnist1d import mnist1d
+from sparsity_cliff.data.errors import DataError
+from sparsity_cliff.data.layouts.base import Dataset
+from sparsity_cliff.data.layouts.labeled import Labeled
+from sparsity_cliff.data.loading import load
 from sparsity_cliff.data.prepare import prepare
+from sparsity_cliff.data.sources import SOURCES
+from sparsity_cliff.data.sources.cifar import cifar10, cifar100
+from sparsity_cliff.data.sources.digits import digits
+from sparsity_cliff.data.sources.mnist1d import mnist1d
+from sparsity_cliff.study import registry, source
 
 Arrays = dict[str, np.ndarray]
 EMBEDDED = ["mnist1d", "digits"]

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from sweeps import Sweep
 
-from sparsity_cliff import traces
+from sparsity_cliff.traces import reader
 
 ACTS = """
 from torch import nn
@@ -95,7 +95,7 @@ def test_a_study_of_foreign_parts_runs_and_reruns_as_built_in_ones_do(extended: 
     runs = {name: f"net.{name}.smoothed.real.s0-1" for name in ("relu", "mine")}
 
     # spec, digest, probes
-    table, about = traces.read(extended.results("traces", f"{runs['mine']}.parquet"))
+    table, about = reader.read(extended.results("traces", f"{runs['mine']}.parquet"))
     spec, facts = json.loads(about["spec"]), table.to_pandas()
     assert spec["activation"] == {"name": "mine", "function": "my_lab.acts:MyAct", "beta": 2.0}
     assert (spec["loss"]["share"], spec["data"]["spread"], spec["model"]["way"]) == (0.2, 0.5, "a")

@@ -20,10 +20,12 @@ import yaml
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from sparsity_cliff import analysis, cliff, figures
+from sparsity_cliff import figures
+from sparsity_cliff.analysis import cliff, drift, gradients, sparsity, spikes, weights
+from sparsity_cliff.analysis.points import points as points_of
 from sparsity_cliff.figures import FIGURES
 from sparsity_cliff.figures.style import COLUMN, TEXT, looks, save, span, styled
-from sparsity_cliff.traces import HISTOGRAM_EDGES
+from sparsity_cliff.traces.metrics import HISTOGRAM_EDGES
 
 ROOT = Path(__file__).parent.parent
 LEVEL = 0.9  # not the usual one, so that a note that does not read it from the table is found
@@ -144,18 +146,18 @@ def tables(name):
     rows, runs = facts(*settings)
     if name == "nothing":
         runs = runs.assign(status="diverged at step 3")
-    points = analysis.points(rows, runs, settings[2], ["tanh", "identity"])
+    points = points_of(rows, runs, settings[2], ["tanh", "identity"])
     baseline = points["configuration"].iloc[0] if len(points) else "relu"
     verdicts, curves = cliff.cliffs(points[points["fitted"]], baseline=baseline, level=LEVEL, resamples=300)
     return {
-        "drift": analysis.drift(rows, runs, LEVEL),
-        "drift_contrasts": analysis.drift_contrasts(rows, runs, ["tanh", "identity"], LEVEL),
-        "sparsity_over_steps": analysis.sparsity_over_steps(rows, runs, LEVEL),
-        "sparsity_by_depth": analysis.sparsity_by_depth(rows, runs, LEVEL),
-        "weight_histograms": analysis.histograms(rows, runs),
+        "drift": drift.drift(rows, runs, LEVEL),
+        "drift_contrasts": drift.drift_contrasts(rows, runs, ["tanh", "identity"], LEVEL),
+        "sparsity_over_steps": sparsity.sparsity_over_steps(rows, runs, LEVEL),
+        "sparsity_by_depth": sparsity.sparsity_by_depth(rows, runs, LEVEL),
+        "weight_histograms": weights.histograms(rows, runs),
         "theory": theory(*settings[1:3]),
-        "gradient_signs": analysis.gradient_signs(rows, runs, LEVEL),
-        "spikes": analysis.spikes(rows, runs, "relu", LEVEL),
+        "gradient_signs": gradients.gradient_signs(rows, runs, LEVEL),
+        "spikes": spikes.spikes(rows, runs, "relu", LEVEL),
         "points": cliff.relative_score(points, baseline),
         "cliff": verdicts,
         "curves": curves,
@@ -492,7 +494,7 @@ def test_figures_import_no_torch_and_compute_nothing():
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             assert {name.partition(".")[0] for name in names} <= allowed, path
             ours = [name for name in names if name.startswith("sparsity_cliff")]
-            assert all(name.startswith(("sparsity_cliff.figures", "sparsity_cliff.made")) for name in ours), path
+            assert all(name.startswith(("sparsity_cliff.figures", "sparsity_cliff.traces")) for name in ours), path
 
 
 def test_registry_has_no_torch_nor_matplotlib():

@@ -12,13 +12,15 @@ import pytest
 from forked import Forked
 from sweeps import Sweep, copy_project
 
+EDITED = "src/sparsity_cliff/study/sections.py"
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """A copy of the project whose package is not the one that the tests import: its MLP has another default."""
     made = copy_project(tmp_path_factory.mktemp("project") / "copy")
-    made.edit("src/sparsity_cliff/models/mlp.py", ("bias: bool = True", "bias: bool = False"))
-    made.edit("src/sparsity_cliff/study.py", ("missing; {function} needs it", "MISSING; {function} needs it"))
+    made.edit("src/sparsity_cliff/networks/models/mlp.py", ("bias: bool = True", "bias: bool = False"))
+    made.edit(EDITED, ("missing; {function} needs it", "MISSING; {function} needs it"))
     (made.folder / "bad.yaml").write_text(made.study.replace("function: topk, sparsity: 0.8", "function: topk"))
     return made
 
@@ -61,9 +63,9 @@ def test_the_package_is_that_of_the_command_and_of_this_moment(project: Sweep, f
         forked.cli(project.folder, "runs", "bad.yaml"),
     ):
         assert (status, "sparsity: MISSING; topk needs it" in output) == (1, True), output
-    project.edit("src/sparsity_cliff/study.py", ("MISSING; {function} needs it", "absent; {function} needs it"))
+    project.edit(EDITED, ("MISSING; {function} needs it", "absent; {function} needs it"))
     assert "sparsity: absent; topk needs it" in forked.cli(project.folder, "runs", "bad.yaml")[1]
-    project.edit("src/sparsity_cliff/study.py", ("absent; {function} needs it", "MISSING; {function} needs it"))
+    project.edit(EDITED, ("absent; {function} needs it", "MISSING; {function} needs it"))
 
 
 def test_a_forked_command_has_its_own_environment_status_and_end(tmp_path: Path, forked: Forked) -> None:

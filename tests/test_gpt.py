@@ -7,17 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from small import BLOCK, VOCABULARY, dataset, entry, make, make_spec, train, value
+from small import BLOCK, VOCABULARY, dataset, entry, make, make_spec, planned, train, value
 from sweeps import PROJECT
 from torch import Tensor, nn
 
-from sparsity_cliff import checkpoint, probes, source, study
-from sparsity_cliff.activations import Site
-from sparsity_cliff.data.layouts import Batch
-from sparsity_cliff.models.gpt import GPT, Rotary
-from sparsity_cliff.normalizations import layer_norm
-from sparsity_cliff.optimizers import muon
-from sparsity_cliff.train import Batches, Job, build, train_seed
+from sparsity_cliff.data.layouts.base import Batch
+from sparsity_cliff.networks.activations import Site
+from sparsity_cliff.networks.models.gpt import GPT, Rotary
+from sparsity_cliff.networks.normalizations import layer_norm
+from sparsity_cliff.probes import sites
+from sparsity_cliff.study import reading, source, table
+from sparsity_cliff.study.spec import Study
+from sparsity_cliff.training import checkpoint, stopping
+from sparsity_cliff.training.batches import Batches
+from sparsity_cliff.training.build import build
+from sparsity_cliff.training.job import Job
+from sparsity_cliff.training.loop import train_seed
+from sparsity_cliff.training.optimizers import muon
 
 SMALL = {"depth": 2, "heads": 2, "width": 16, "mlp_ratio": 3}
 
@@ -53,7 +59,7 @@ def test_the_defaults_are_the_papers_123551232_parameters() -> None:
     with torch.device("meta"):
         found = GPT((1024,), 50257, gelu_site, None)
     assert sum(p.numel() for p in found.parameters()) == 123_551_232
-    assert [site.dim for _, site in probes.sites(found)] == [-1] * 12
+    assert [site.dim for _, site in sites.sites(found)] == [-1] * 12
     assert not [name for name, _ in found.named_parameters() if "bias" in name]
 
 
@@ -161,7 +167,7 @@ def test_rotary_angles_are_exact_far_from_the_start() -> None:
 
 def test_embedding_and_head_are_one_parameter_in_every_account() -> None:
     own = model()
-    listed = [name for name, _ in probes.matrices(own)]
+    listed = [name for name, _ in sites.matrices(own)]
     assert [name for name in listed if not name.startswith("blocks.")] == ["stem.weight"]
     assert own.head.weight is own.stem.weight
     hidden, rest = (
@@ -201,7 +207,7 @@ def test_the_matrices_that_an_activation_feeds_are_the_second_ones_of_the_mlps()
 
 def test_weights_start_uniform_within_one_over_root_of_inputs() -> None:
     own = model(classes=2000, width=64)
-    for name, p in probes.matrices(own):
+    for name, p in sites.matrices(own):
         bound, n = 1 / math.sqrt(p.shape[1]), p.numel()
         assert p.abs().max() <= bound, name
         assert abs(p.mean()) < 4 * bound / math.sqrt(3 * n), name  # four standard errors
@@ -229,7 +235,7 @@ def test_training_reaches_the_entropy_of_the_next_token_and_random_tokens_stay_a
 @pytest.mark.parametrize("activation", source.entries("activation"))
 def test_one_step_is_finite_and_moves_every_parameter(activation: str, loss: str) -> None:
     data = dataset("tokens")
-    own = build(spec(activation=entry("activation", activation)), data, 0)
+    own = build(planned(spec(activation=entry("activation", activation))), data, 0)
     x, y = data.batch(torch.arange(8), torch.zeros(8))
     before = {name: p.detach().clone() for name, p in own.named_parameters()}
     result = make("loss", loss)(own(x), y)
@@ -243,19 +249,20 @@ def test_a_run_taken_up_from_a_checkpoint_ends_as_one_that_was_never_interrupted
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = entry("optimizer", "muon", lr=1e-2, adamw_lr=1e-2)
-    planned, data = spec(optimizer=both, precision="bfloat16"), dataset("tokens")
-    jobs = [Job(tmp_path / "state.pt", "", log=lambda line: None, save_every=math.inf) for _ in range(2)]
+    asked, data = spec(optimizer=both, precision="bfloat16"), dataset("tokens")
+    plan = planned(asked)
+    jobs = [Job(plan, tmp_path / "state.pt", "", log=lambda line: None, save_every=math.inf) for _ in range(2)]
     with monkeypatch.context() as patch:
         patch.setattr(Batches, "__call__", at_step(7, jobs[0].stop))
-        with pytest.raises(checkpoint.Interrupted):
-            train_seed(planned, 0, data, torch.device("cpu"), jobs[0], None)
-    state = jobs[1].resume(planned)
+        with pytest.raises(stopping.Interrupted):
+            train_seed(plan, 0, data, torch.device("cpu"), jobs[0], None)
+    state = jobs[1].resume()
     assert state is not None
     assert state["step"] == 8
-    assert train_seed(planned, 0, data, torch.device("cpu"), jobs[1], state) == train(planned, data)
+    assert train_seed(plan, 0, data, torch.device("cpu"), jobs[1], state) == train(asked, data)
 
 
-def at_step(last: int, stop: checkpoint.StopRequest) -> Callable[[Batches, int], Batch]:
+def at_step(last: int, stop: stopping.StopRequest) -> Callable[[Batches, int], Batch]:
     """Batches as ever, and the request to stop with that of step `last`."""
     original = Batches.__call__
 
@@ -269,14 +276,14 @@ def at_step(last: int, stop: checkpoint.StopRequest) -> Callable[[Batches, int],
 # ------------------------------------------------------------------------------------------ what a study may ask
 
 
-def plan(data: dict[str, Any], loss: str = "cross_entropy", **options: Any) -> study.Study:
+def plan(data: dict[str, Any], loss: str = "cross_entropy", **options: Any) -> Study:
     """The smallest study with this data and these options of the model."""
-    config = study.read(PROJECT / "workflow" / "studies" / "smoke.yaml")
+    config = table.read(PROJECT / "workflow" / "studies" / "smoke.yaml")
     architecture = config["architectures"]["mlp"] | {"model": {"function": "gpt", **SMALL, **options}, "data": "words"}
     grid = [{"architectures": ["gpt"], "activations": ["relu", "tanh"], "losses": [loss]}]
     cliff = {"baseline": "relu", "losses": [loss]}
     changed = {"data": {"words": data}, "architectures": {"gpt": architecture}, "grid": grid, "cliff": cliff}
-    return study.load(config | changed)
+    return table.load(config | changed)
 
 
 def test_a_study_may_train_it_on_bytes_with_either_loss() -> None:
@@ -303,7 +310,7 @@ def test_a_study_may_train_it_on_bytes_with_either_loss() -> None:
 def test_what_it_cannot_do_is_one_line(
     data: dict[str, Any], loss: str, options: dict[str, Any], words: list[str]
 ) -> None:
-    with pytest.raises(study.StudyError) as caught:
+    with pytest.raises(reading.StudyError) as caught:
         plan(data, loss, **options)
     assert "\n" not in str(caught.value)
     assert not [word for word in words if word not in str(caught.value)], caught.value

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from sweeps import Sweep, jobs
 
-from sparsity_cliff import study
+from sparsity_cliff.study.table import load
 
 FIGURES = {"drift", "sparsity_over_steps", "sparsity_by_depth", "cliff", "target_sparsity", "weights"}
 FIGURES |= {"theory", "near_zero_share", "spikes"}
@@ -16,7 +16,7 @@ DOWNSTREAM = {"collect", "analyze_cliff", "analyze_drift", "analyze_layers", "dr
 
 def runs_of(sweep: Sweep, part: str = "") -> set[str]:
     """Ids of the runs of the sweep's study that start with, or have a part named, `part`."""
-    plan = study.load(yaml.safe_load(sweep.study))
+    plan = load(yaml.safe_load(sweep.study))
     return {run for run in plan.runs if not part or part in run.split(".")}
 
 
@@ -56,22 +56,22 @@ def test_order_of_sections_and_entries_runs_nothing(finished: Sweep) -> None:
 @pytest.mark.parametrize(
     ("module", "old", "new", "part"),
     [
-        ("models/vit.py", "x = x + self.attention", "x = x + 1 * self.attention", "vit"),
-        ("models/mlp.py", "nn.init.zeros_(module.bias)", "nn.init.ones_(module.bias)", "mlp"),
-        ("activations.py", "kept = max(1,", "kept = max(2,", "topk_80"),
-        ("activations.py", "return nn.Tanh()", "return nn.Hardtanh()", "tanh"),
-        ("losses.py", "return F.mse_loss(", "return 2 * F.mse_loss(", "mse"),
+        ("networks/models/vit.py", "x = x + self.attention", "x = x + 1 * self.attention", "vit"),
+        ("networks/models/mlp.py", "nn.init.zeros_(module.bias)", "nn.init.ones_(module.bias)", "mlp"),
+        ("networks/activations.py", "kept = max(1,", "kept = max(2,", "topk_80"),
+        ("networks/activations.py", "return nn.Tanh()", "return nn.Hardtanh()", "tanh"),
+        ("networks/losses/__init__.py", "return F.mse_loss(", "return 2 * F.mse_loss(", "mse"),
         (
-            "speech_loss.py",
+            "networks/losses/mpsenet.py",
             "super().__init__()\n        self.metric",
             "super().__init__()\n        self.train()\n        self.metric",
             "mpsenet",
         ),
-        ("models/gpt.py", "x = x + self.scale", "x = x + 1 * self.scale", "gpt"),
-        ("data/text.py", "* 9 // 10", "* 8 // 10", "gpt"),
-        ("data/digits.py", "random_state=0", "random_state=1", ("resnet", "vit")),
-        ("normalizations.py", "nn.BatchNorm2d}", "nn.SyncBatchNorm}", "resnet"),
-        ("train.py", "CHECK_EVERY = 50", "CHECK_EVERY = 51", ""),
+        ("networks/models/gpt.py", "x = x + self.scale", "x = x + 1 * self.scale", "gpt"),
+        ("data/sources/text.py", "* 9 // 10", "* 8 // 10", "gpt"),
+        ("data/sources/digits.py", "random_state=0", "random_state=1", ("resnet", "vit")),
+        ("networks/normalizations.py", "nn.BatchNorm2d}", "nn.SyncBatchNorm}", "resnet"),
+        ("training/loop.py", "CHECK_EVERY = 50", "CHECK_EVERY = 51", ""),
     ],
 )
 def test_edited_code_retrains_only_what_uses_it(
@@ -85,10 +85,14 @@ def test_edited_code_retrains_only_what_uses_it(
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        ("models/vit.py", "        x = x + self.attention", "        # a comment\n        x = x  +  self.attention"),
-        ("models/vit.py", '"""Multi-head self-attention over all tokens."""', '"""Other words."""'),
-        ("activations.py", "return Squared(nn.GELU(), clip)", "return Squared(nn.GELU(), 2)"),  # nobody's here
-        ("optimizers.py", "betas=(beta1, beta2), weight_decay=weight_decay)\n\n\ndef muon", None),
+        (
+            "networks/models/vit.py",
+            "        x = x + self.attention",
+            "        # a comment\n        x = x  +  self.attention",
+        ),
+        ("networks/models/vit.py", '"""Multi-head self-attention over all tokens."""', '"""Other words."""'),
+        ("networks/activations.py", "return Squared(nn.GELU(), clip)", "return Squared(nn.GELU(), 2)"),  # nobody's here
+        ("training/optimizers.py", "betas=(beta1, beta2), weight_decay=weight_decay)\n\n\ndef muon", None),
     ],
 )
 def test_comments_and_unused_code_run_nothing(finished: Sweep, module: str, old: str, new: str | None) -> None:
@@ -106,7 +110,7 @@ def test_comments_and_unused_code_run_nothing(finished: Sweep, module: str, old:
 
 def test_a_new_activation_in_the_code_retrains_nothing(finished: Sweep) -> None:
     finished.edit(
-        "src/sparsity_cliff/activations.py",
+        "src/sparsity_cliff/networks/activations.py",
         ('    "relu": relu,', '    "relu": relu,\n    "mish": mish,'),
         ("def relu() -> nn.Module:", "def mish() -> nn.Module:\n    return nn.Mish()\n\n\ndef relu() -> nn.Module:"),
     )
@@ -127,7 +131,7 @@ def test_the_common_style_redraws_all_figures_and_nothing_else(finished: Sweep) 
 
 
 def test_the_code_of_the_cliff_runs_its_analysis_and_what_shows_it(finished: Sweep) -> None:
-    path = finished.folder / "src" / "sparsity_cliff" / "cliff.py"
+    path = finished.folder / "src" / "sparsity_cliff" / "analysis" / "cliff.py"
     path.write_text(path.read_text() + "\nCHANGED = 1\n")
     planned = finished.planned()
     assert ("analyze_cliff", "") in planned
@@ -296,7 +300,7 @@ def test_every_key_of_the_smoke_study_is_tried(finished: Sweep) -> None:
 @pytest.mark.parametrize("path", sorted(CHANGED), ids=".".join)
 def test_changing_one_key_retrains_exactly_what_it_concerns(finished: Sweep, path: tuple[str, ...]) -> None:
     config = yaml.safe_load(finished.study)
-    before = study.load(config).runs
+    before = load(config).runs
     section = config
     for key in path[:-1]:
         section = section[key]
@@ -305,7 +309,7 @@ def test_changing_one_key_retrains_exactly_what_it_concerns(finished: Sweep, pat
         for key in set(section) - {"function", "lr"}:
             del section[key]
     (finished.folder / "study.yaml").write_text(yaml.safe_dump(config))
-    after = study.load(config).runs
+    after = load(config).runs
     changed = {run for run in after if run not in before or before[run].spec != after[run].spec}
     if path == ("study", "name"):  # another name is another folder of results
         changed = set(after)

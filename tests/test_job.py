@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sparsity_cliff.checkpoint import COME_BACK
+from sparsity_cliff.training.stopping import COME_BACK
 
 
 def job(folder: Path, work: str) -> tuple[int, str, str]:
     """(exit status, terminal output, log) of a job that does `work`."""
-    code = f"from sparsity_cliff.job import logged\nwith logged('logs/deep/a.log'):\n    {work}\n"
+    code = f"from sparsity_cliff.logs import logged\nwith logged('logs/deep/a.log'):\n    {work}\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr, (folder / "logs" / "deep" / "a.log").read_text()
 
@@ -42,7 +42,7 @@ def test_other_errors_name_their_type(tmp_path: Path, error: str, named: str) ->
 
 
 def test_come_back_passes_with_its_status(tmp_path: Path) -> None:
-    status, terminal, log = job(tmp_path, "from sparsity_cliff.checkpoint import Interrupted; raise Interrupted")
+    status, terminal, log = job(tmp_path, "from sparsity_cliff.training.stopping import Interrupted; raise Interrupted")
     assert (status, terminal, log) == (COME_BACK, "", "")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsity_cliff import traces
+from sparsity_cliff.training import environment
 
 TESTS = Path(__file__).parent
 COMPILER = shutil.which("cc")
@@ -45,7 +45,7 @@ LEVELS = {
 
 #: MKL asks this function of its own who made the processor.
 INTEL = "int mkl_serv_intel_cpu_true(void) { return 1; }"
-CAN_BE_INTEL = "AMD" in traces.processor() and COMPILER is not None and sys.platform == "linux"
+CAN_BE_INTEL = "AMD" in environment.processor() and COMPILER is not None and sys.platform == "linux"
 EVERYDAY = "intel" if CAN_BE_INTEL else "oldest"
 
 

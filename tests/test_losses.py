@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsity_cliff.losses import CrossEntropy, OneHotMSE
+from sparsity_cliff.networks.losses import CrossEntropy, OneHotMSE
 
 N, K = 7, 5
 OF_LOGITS = {"cross_entropy": CrossEntropy, "mse": OneHotMSE}

@@ -6,17 +6,17 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from sparsity_cliff import made
 from sparsity_cliff.figures.style import save
+from sparsity_cliff.traces import files, origin
 
 ORIGIN = "0123456789abcdef" * 4
 
 
 def test_a_table_carries_its_origin_and_is_read_as_it_was(tmp_path: Path) -> None:
     table = pd.DataFrame({"name": pd.Categorical(["a", "b"]), "value": [1.5, float("nan")], "n": [1, 2]})
-    made.write_table(table, tmp_path / "table.parquet", ORIGIN)
-    assert made.of(tmp_path / "table.parquet") == ORIGIN
-    pd.testing.assert_frame_equal(made.read_table(tmp_path / "table.parquet"), table)
+    origin.write_table(table, tmp_path / "table.parquet", ORIGIN)
+    assert origin.of(tmp_path / "table.parquet") == ORIGIN
+    pd.testing.assert_frame_equal(origin.read_table(tmp_path / "table.parquet"), table)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "table.parquet"), table)
 
 
@@ -25,7 +25,7 @@ def test_a_figure_carries_its_origin(tmp_path: Path, kind: str) -> None:
     figure = plt.figure(figsize=(1, 1))
     save(figure, tmp_path / f"figure.{kind}", ORIGIN)
     plt.close(figure)
-    assert made.of(tmp_path / f"figure.{kind}") == ORIGIN
+    assert origin.of(tmp_path / f"figure.{kind}") == ORIGIN
     assert [path.name for path in tmp_path.iterdir()] == [f"figure.{kind}"]
 
 
@@ -35,25 +35,25 @@ def test_what_is_not_ours_has_no_origin(tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_bytes(b"PAR1\x00\xff")
     if "plain" in name:
         pd.DataFrame({"a": [1]}).to_parquet(tmp_path / name)
-    assert made.of(tmp_path / name) is None
-    with pytest.raises(made.UnknownOrigin, match=f"{name}: missing, torn, or not made by this workflow"):
-        made.digest("{}", [tmp_path / name])
+    assert origin.of(tmp_path / name) is None
+    with pytest.raises(origin.UnknownOrigin, match=f"{name}: missing, torn, or not made by this workflow"):
+        origin.digest("{}", [tmp_path / name])
 
 
 def test_the_digest_tells_settings_inputs_and_their_order(tmp_path: Path) -> None:
-    for name, origin in (("a", "0" * 64), ("b", "1" * 64)):
-        made.write_table(pd.DataFrame({"x": [1]}), tmp_path / f"{name}.parquet", origin)
+    for name, digest in (("a", "0" * 64), ("b", "1" * 64)):
+        origin.write_table(pd.DataFrame({"x": [1]}), tmp_path / f"{name}.parquet", digest)
     one, two = tmp_path / "a.parquet", tmp_path / "b.parquet"
     digests = {
-        made.digest(own, inputs) for own in ("{}", "[]") for inputs in ([], [one], [two], [one, two], [two, one])
+        origin.digest(own, inputs) for own in ("{}", "[]") for inputs in ([], [one], [two], [one, two], [two, one])
     }
     assert len(digests) == 10
-    assert made.digest("{}", [one]) in digests
+    assert origin.digest("{}", [one]) in digests
 
 
 def test_half_a_file_is_seen_by_nobody(tmp_path: Path) -> None:
     path = tmp_path / "table.txt"
     path.write_text("before")
-    with pytest.raises(ZeroDivisionError), made.whole(path) as temporary:
+    with pytest.raises(ZeroDivisionError), files.whole(path) as temporary:
         print(temporary.write_text("half") / 0)
     assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("table.txt", "before")]

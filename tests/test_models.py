@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from small import SHAPES, VOCABULARY, batch_of, constant, dataset, entry, make, make_model, make_spec, names
+from small import SHAPES, VOCABULARY, batch_of, constant, dataset, entry, make, make_model, make_spec, names, planned
 from torch import Tensor, nn
 
-from sparsity_cliff import probes, registry
-from sparsity_cliff.activations import Site
-from sparsity_cliff.normalizations import OVER_BATCH
-from sparsity_cliff.train import build
+from sparsity_cliff.networks.activations import Site
+from sparsity_cliff.networks.normalizations import OVER_BATCH
+from sparsity_cliff.probes import sites
+from sparsity_cliff.study import registry
+from sparsity_cliff.training.build import build
 
 MODELS = names("model")
 NORMALIZATIONS: list[str | None] = [None, *names("normalization")]
@@ -72,7 +73,7 @@ def test_parameter_counts(
     ],
 )
 def test_site_counts(name: str, shape: tuple[int, ...], options: dict[str, Any], sites: int, dim: int) -> None:
-    found = probes.sites(at_scale(name, shape, 10, **options))
+    found = sites.sites(at_scale(name, shape, 10, **options))
     assert [site.dim for _, site in found] == [dim] * sites
 
 
@@ -170,7 +171,7 @@ def test_vit_is_torchvisions_vision_transformer() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_site_is_its_own_and_sees_every_pass_in_order(name: str) -> None:
     model, (x, _) = make_model(name), batch_of(name, 2)
-    named = probes.sites(model)
+    named = sites.sites(model)
     functions = [id(module) for _, site in named for module in site.modules()]
     assert len(functions) == len(set(functions))
     seen: list[str] = []
@@ -220,9 +221,9 @@ def test_one_step_is_finite_and_moves_every_parameter(name: str, activation: str
         model = make_model(name, activation=entry("activation", activation), normalization=normalization(norm))
         before = {key: p.detach().clone() for key, p in model.named_parameters()}
         seen: set[int] = set()
-        with probes._hooked(model, lambda i, z, a, seen=seen: seen.add(i)):
+        with sites.hooked(model, lambda i, z, a, seen=seen: seen.add(i)):
             outputs = model(x)
-        assert seen == set(range(len(probes.sites(model))))
+        assert seen == set(range(len(sites.sites(model))))
         value = make("loss", loss)(outputs, y)
         value.backward()
         torch.optim.SGD(model.parameters(), lr=1.0).step()
@@ -354,8 +355,8 @@ def test_vit_head_does_not_start_at_zero() -> None:
 
 def test_small_build_from_a_spec_takes_its_normalization_or_the_architectures_own() -> None:
     data = dataset("image")
-    own = build(make_spec("vit"), data, 0)
-    given = build(make_spec("vit", normalization=normalization("batch_norm")), data, 0)
+    own = build(planned(make_spec("vit")), data, 0)
+    given = build(planned(make_spec("vit", normalization=normalization("batch_norm"))), data, 0)
     assert [type(m).__name__ for m in (own.get_submodule("blocks.0.norm1"), own.get_submodule("norm"))] == [
         "LayerNorm"
     ] * 2

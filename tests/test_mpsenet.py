@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small import constant, entry, make_spec, needs_pesq, train, value
+from small import constant, entry, make_spec, needs_pesq, planned, train, value
 from torch import Tensor, nn
 
-from sparsity_cliff import probes, speech_loss
-from sparsity_cliff.activations import Site
 from sparsity_cliff.data import quality
-from sparsity_cliff.data.layouts import Dataset, from_arrays
-from sparsity_cliff.models.mpsenet import MPSENet, Phase
-from sparsity_cliff.spectrogram import analyze, settings, synthesize
-from sparsity_cliff.speech_loss import Discriminator, MPSENetLoss, anti_wrapping, phase_losses
-from sparsity_cliff.train import Job, train_seed
+from sparsity_cliff.data.layouts.base import Dataset
+from sparsity_cliff.data.loading import from_arrays
+from sparsity_cliff.data.seeds import random_state
+from sparsity_cliff.data.spectrogram import analyze, settings, synthesize
+from sparsity_cliff.networks.activations import Site
+from sparsity_cliff.networks.losses import mpsenet as speech_loss
+from sparsity_cliff.networks.losses.mpsenet import Discriminator, MPSENetLoss, anti_wrapping, phase_losses
+from sparsity_cliff.networks.models.mpsenet import MPSENet, Phase
+from sparsity_cliff.probes import sites
+from sparsity_cliff.training.build import Parts
+from sparsity_cliff.training.job import Job, state_of
+from sparsity_cliff.training.loop import train_seed
 
 TINY: dict[str, Any] = {"channels": 4, "blocks": 1, "heads": 2, "kernel": 5, "n_fft": 64, "hop": 32}
 SAMPLES = 640
@@ -83,8 +88,8 @@ def test_it_has_the_published_number_of_parameters_and_sites() -> None:
     assert sum(p.numel() for p in model.parameters()) == 2_048_849
     # a PReLU has one slope for each of 64 channels, that of the mask one
     assert sum(p.numel() for p in everywhere.parameters()) == 2_048_849 - 15 * 64 - 1
-    assert [site.dim for _, site in probes.sites(model)] == [-1] * 24
-    assert [site.dim for _, site in probes.sites(everywhere)] == [1] * 6 + [-1] * 24 + [1] * 10
+    assert [site.dim for _, site in sites.sites(model)] == [-1] * 24
+    assert [site.dim for _, site in sites.sites(everywhere)] == [1] * 6 + [-1] * 24 + [1] * 10
     assert sum(isinstance(m, nn.PReLU) for m in model.modules()) == 16
 
 
@@ -516,10 +521,10 @@ class Keeping(Job):
 
     kept: bytes
 
-    def save(self, current: dict[str, Any], stop: bool) -> None:
-        if current["step"] == 2:
+    def save(self, parts: Parts, progress: dict[str, Any], stop: bool) -> None:
+        if progress["step"] == 2:
             buffer = io.BytesIO()
-            torch.save(current, buffer)
+            torch.save({**progress, **state_of(parts), "random": [random_state(parts.device)]}, buffer)
             self.kept = buffer.getvalue()
 
 
@@ -528,12 +533,13 @@ def test_a_run_that_goes_on_is_the_run_that_was_not_stopped() -> None:
     spec = make_spec(
         "mpsenet", model={"function": "mpsenet", **TINY}, loss=entry("loss", "mpsenet", metric=0.05, width=2), steps=4
     )
-    job = Keeping(Path("never saved"), "", log=lambda line: None, save_every=0)
-    whole = train_seed(spec, 0, bursts(8000), torch.device("cpu"), job, None)
+    plan = planned(spec)
+    job = Keeping(plan, Path("never saved"), "", log=lambda line: None, save_every=0)
+    whole = train_seed(plan, 0, bursts(8000), torch.device("cpu"), job, None)
     resume = torch.load(io.BytesIO(job.kept), weights_only=True)
     assert resume["loss"]["discriminator._extra_state"]["state"]  # it has learned from a PESQ
     torch.manual_seed(99)
-    again = train_seed(spec, 0, bursts(8000), torch.device("cpu"), job, resume)
+    again = train_seed(plan, 0, bursts(8000), torch.device("cpu"), job, resume)
     assert again == whole
 
 

@@ -12,7 +12,8 @@ import yaml
 from forked import Forked
 from sweeps import DEFAULT, copy_project
 
-from sparsity_cliff import source, study
+from sparsity_cliff.study import options, reading, table
+from sparsity_cliff.study.spec import Study, canonical
 
 SEED = 10  # of the generator
 SECONDS = 2.0  # of processor time that a command may take for any of them
@@ -189,31 +190,31 @@ def judge(project: Path, forked: Forked, kind: str, content: bytes) -> str:
 
 def accepted(project: Path, kind: str, planned: str, table: str) -> None:
     """What is accepted is a plan that both commands agree on, and whose specs are in the ranges that are documented."""
-    plan = study.open_file(project / FILE)
-    again = study.load(json.loads(study.canonical(plan.config)))
+    plan = table.open_file(project / FILE)
+    again = table.load(json.loads(canonical(plan.config)))
     assert again.runs == plan.runs
     if kind == "neutral":
-        assert specs(plan) == specs(study.load(yaml.safe_load(DEFAULT)))
+        assert specs(plan) == specs(table.load(yaml.safe_load(DEFAULT)))
     assert set(re.findall(r"^    wildcards: run=(\S+)$", planned, re.M)) == set(plan.runs)
     rows = table.splitlines()[1:-1]
     assert [line.split()[0] for line in rows] == list(plan.runs)
     for line, run in zip(rows, plan.runs.values(), strict=True):
         spec = json.loads(run.spec)
         training, probes = spec["training"], spec["probes"]
-        assert study.canonical(spec) == run.spec
+        assert canonical(spec) == run.spec
         assert line.split()[1:4] == [run.dataset, str(len(run.seeds)), str(training["steps"])]
-        assert all(type(n) is int and 1 <= n <= source.LARGEST for n in (training["steps"], training["batch_size"]))
+        assert all(type(n) is int and 1 <= n <= options.LARGEST for n in (training["steps"], training["batch_size"]))
         assert all(n is None or (type(n) is int and n >= 1) for n in (training["microbatch"], probes["examples"]))
         assert training["processes"] <= training["batch_size"]
         assert training["schedule"].get("warmup", 0) < training["steps"]
         assert type(probes["every"]) is int
         assert spec["seeds"] == list(range(spec["seeds"][0], spec["seeds"][-1] + 1))
-        assert 0 <= spec["seeds"][0] <= spec["seeds"][-1] <= source.LARGEST
+        assert 0 <= spec["seeds"][0] <= spec["seeds"][-1] <= options.LARGEST
         assert len(f"{run.id}.parquet") < 255
     assert type(plan.cliff["resamples"]) is int
 
 
-def specs(plan: study.Study) -> dict[str, str]:
+def specs(plan: Study) -> dict[str, str]:
     return {run.id: run.spec for run in plan.runs.values()}
 
 
@@ -232,8 +233,8 @@ def test_the_mutations_are_both_accepted_and_refused(tmp_path: Path) -> None:
     for _, content in mutations(200, SEED):
         (tmp_path / FILE).write_bytes(content)
         try:
-            study.open_file(tmp_path / FILE)
-        except study.StudyError:
+            table.open_file(tmp_path / FILE)
+        except reading.StudyError:
             counts[False] += 1
         else:
             counts[True] += 1

@@ -9,7 +9,7 @@ import torch
 from small import make, names
 from torch import Tensor, nn
 
-from sparsity_cliff.normalizations import TokenBatchNorm, batch_norm, layer_norm, none
+from sparsity_cliff.networks.normalizations import TokenBatchNorm, batch_norm, layer_norm, none
 
 F = 6
 #: spatial -> shapes with the features where that kind of data has them

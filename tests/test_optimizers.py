@@ -8,17 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparsity_cliff import registry, source
-from sparsity_cliff.activations import Site
-from sparsity_cliff.models import MODELS
-from sparsity_cliff.models.gpt import GPT
-from sparsity_cliff.optimizers import OPTIMIZERS, Optimizers, adam, adamw, muon, sgd
+from sparsity_cliff.networks.activations import Site
+from sparsity_cliff.networks.models import MODELS
+from sparsity_cliff.networks.models.gpt import GPT
+from sparsity_cliff.study import registry, source
+from sparsity_cliff.study.options import options_of
+from sparsity_cliff.training.optimizers import OPTIMIZERS, Optimizers, adam, adamw, muon, sgd
 
 RATES = {"lr": 0.1, "adamw_lr": 0.01}
 
 
 def required(name: str) -> dict[str, float]:
-    return {option.name: RATES[option.name] for option in source.options("optimizer", name).values() if option.required}
+    return {option.name: RATES[option.name] for option in options_of("optimizer", name).values() if option.required}
 
 
 def built(name: str) -> nn.Module:

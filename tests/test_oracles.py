@@ -9,9 +9,10 @@ import torch
 from small import entry, make_spec, train, value
 from torch import nn
 
-from sparsity_cliff import registry
-from sparsity_cliff.data.layouts import Dataset, Labeled
-from sparsity_cliff.models.mlp import MLP
+from sparsity_cliff.data.layouts.base import Dataset
+from sparsity_cliff.data.layouts.labeled import Labeled
+from sparsity_cliff.networks.models.mlp import MLP
+from sparsity_cliff.study import registry
 
 HIDDEN, HEAD = "blocks.0.linear.weight", "head.weight"
 

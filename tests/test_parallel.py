@@ -25,14 +25,18 @@ from small import (
     make_model,
     make_spec,
     nearest_to_zero,
+    planned,
     rounding,
     train,
 )
 from test_train import contents, damaged, truncated
 
-from sparsity_cliff import checkpoint, parallel
-from sparsity_cliff.parallel import RankError, Ranks
-from sparsity_cliff.train import Batches, build_loss, train_run
+from sparsity_cliff.training import launch, ranks, stopping
+from sparsity_cliff.training.batches import Batches
+from sparsity_cliff.training.build import build_loss
+from sparsity_cliff.training.launch import RankError
+from sparsity_cliff.training.ranks import Ranks
+from sparsity_cliff.training.run import train_run
 
 #: With 0.05, the ViT's twelve steps turn a disturbance of its weights in the last bit into one of 1e-3 in a loss.
 SGD = entry("optimizer", "sgd", lr=0.02, momentum=0.9)
@@ -59,7 +63,7 @@ def run(folder: Path, spec: dict[str, Any], **how: Any) -> list[Any]:
 
 def ranks_below(process: int) -> list[psutil.Process]:
     children = psutil.Process(process).children()
-    return [child for child in children if "sparsity_cliff.parallel" in " ".join(child.cmdline())]
+    return [child for child in children if "sparsity_cliff.training.rank" in " ".join(child.cmdline())]
 
 
 def once_saved(folder: Path, do: Callable[[], None]) -> threading.Thread:
@@ -132,7 +136,7 @@ def test_stops_and_deaths_of_ranks_change_nothing(tmp_path: Path, capfd: pytest.
     with pytest.raises(SystemExit) as end:
         run(parts, spec, every_seconds=0)
     thread.join()
-    assert end.value.code == checkpoint.COME_BACK
+    assert end.value.code == stopping.COME_BACK
     assert "asked to stop: state saved in" in capfd.readouterr().out
     assert not ranks_below(os.getpid())
 
@@ -173,7 +177,8 @@ def _rank(number: int) -> psutil.Process:
 
 def test_no_rank_outlives_its_job(tmp_path: Path) -> None:
     spec = spec_of("mlp", 2, steps=100_000, every=100_000)
-    code = f"from sparsity_cliff.train import train_run; train_run(**{arguments(tmp_path, spec, every_seconds=0)!r})"
+    given = arguments(tmp_path, spec, every_seconds=0)
+    code = f"from sparsity_cliff.training.run import train_run; train_run(**{given!r})"
     job = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     try:
         once_saved(tmp_path, lambda: None).join()
@@ -226,13 +231,13 @@ class Store:
 )
 def test_what_the_ends_of_ranks_mean(ended: list[int | None], stop: bool, error: str, result: str | None) -> None:
     if result == "come back":
-        with pytest.raises(checkpoint.Interrupted):
-            parallel._judge(ended, stop, Store(error))
+        with pytest.raises(stopping.Interrupted):
+            launch._judge(ended, stop, Store(error))
     elif result:
         with pytest.raises(RankError, match=result):
-            parallel._judge(ended, stop, Store(error))
+            launch._judge(ended, stop, Store(error))
     else:
-        parallel._judge(ended, stop, Store(error))
+        launch._judge(ended, stop, Store(error))
 
 
 # ------------------------------------------------------------------------------------------ what is refused
@@ -241,29 +246,29 @@ def test_what_the_ends_of_ranks_mean(ended: list[int | None], stop: bool, error:
 def test_each_rank_sees_one_of_the_devices_that_the_job_has(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,GPU-9")
-    assert parallel._devices(2, cuda) == [{"CUDA_VISIBLE_DEVICES": "7"}, {"CUDA_VISIBLE_DEVICES": "GPU-9"}]
+    assert launch._devices(2, cuda) == [{"CUDA_VISIBLE_DEVICES": "7"}, {"CUDA_VISIBLE_DEVICES": "GPU-9"}]
     with pytest.raises(RankError, match=r"^processes=3: 2 GPUs are visible here \(7, GPU-9\)$"):
-        parallel._devices(3, cuda)
+        launch._devices(3, cuda)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [found["CUDA_VISIBLE_DEVICES"] for found in parallel._devices(2, cuda)] == ["0", "1"]
+    assert [found["CUDA_VISIBLE_DEVICES"] for found in launch._devices(2, cuda)] == ["0", "1"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(RankError, match=r"^processes=2: 0 GPUs are visible here \(none\)$"):
-        parallel._devices(2, cuda)
+        launch._devices(2, cuda)
 
 
 def test_a_device_that_shares_nothing_is_refused() -> None:
     with pytest.raises(RankError, match=r"^processes=2: training by several processes needs device cpu or cuda"):
-        parallel._devices(2, torch.device("mps"))
+        launch._devices(2, torch.device("mps"))
 
 
 def test_a_network_that_needs_the_whole_batch_is_refused_whoever_wrote_it() -> None:
-    two, loss = Ranks(0, 2), build_loss(make_spec(), 0)
-    parallel.check(two, 2, make_model("mlp"), loss)
+    two, loss = Ranks(0, 2), build_loss(planned(make_spec()), 0)
+    ranks.check(two, 2, make_model("mlp"), loss)
     with pytest.raises(ValueError, match=r"^a batch of 1 examples is too small for processes=2$"):
-        parallel.check(two, 1, make_model("mlp"), loss)
+        ranks.check(two, 1, make_model("mlp"), loss)
     with pytest.raises(ValueError, match="the model has a batch norm, which would see a part of the batch"):
-        parallel.check(two, 2, make_model("resnet"), loss)
+        ranks.check(two, 2, make_model("resnet"), loss)
     with pytest.raises(ValueError, match="the loss learns from the batch itself"):
-        parallel.check(two, 2, make_model("mlp"), torch.nn.Linear(1, 1))
-    parallel.check(Ranks(), 1, make_model("resnet"), torch.nn.Linear(1, 1))
+        ranks.check(two, 2, make_model("mlp"), torch.nn.Linear(1, 1))
+    ranks.check(Ranks(), 1, make_model("resnet"), torch.nn.Linear(1, 1))

@@ -15,13 +15,28 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.stats import norm
-from small import SMALL, batch_of, constant, data_of, entry, make, make_model, make_spec, names, rounding, train, value
+from small import (
+    SMALL,
+    batch_of,
+    constant,
+    data_of,
+    entry,
+    make,
+    make_model,
+    make_spec,
+    names,
+    planned,
+    rounding,
+    train,
+    value,
+)
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sparsity_cliff import probes
-from sparsity_cliff.activations import Site
-from sparsity_cliff.train import measure, terms
+from sparsity_cliff.networks.activations import Site
+from sparsity_cliff.probes import activation_stats, flops, rows, sites, weights
+from sparsity_cliff.probes.gradients import GradientSigns, terms
+from sparsity_cliff.probes.measurement import measure
 
 MODELS = names("model")
 Table = dict[tuple[str | None, str], float]  # (layer, metric) -> value
@@ -38,7 +53,7 @@ def read(model: nn.Module, x: Tensor, *sizes: int) -> Table:
     """The activation rows, the evaluation set being split into batches of these sizes."""
     model.eval()
     with torch.no_grad():
-        return table(probes.activations(model, model, list(x.split(list(sizes)))))
+        return table(activation_stats.activation_stats(model, model, list(x.split(list(sizes)))))
 
 
 def loss_module(name: str) -> nn.Module:
@@ -66,7 +81,7 @@ def by_hand(model: nn.Module, x: Tensor, forward: float = 0.0) -> Bounds:
     """
     seen: list[tuple[str, int, np.ndarray, np.ndarray]] = []
     handles = []
-    for name, site in probes.sites(model):
+    for name, site in sites.sites(model):
 
         def keep(site: Any, inputs: Any, output: Tensor, name: str = name) -> None:
             seen.append((name, site.dim, inputs[0].double().numpy(), output.double().numpy()))
@@ -142,7 +157,7 @@ def test_batches_of_unlike_scale_share_one_rms() -> None:
 
 def test_a_model_without_sites_has_no_activation_rows() -> None:
     model = nn.Linear(3, 2)
-    assert list(probes.activations(model, model, [torch.zeros(1, 3)])) == []
+    assert list(activation_stats.activation_stats(model, model, [torch.zeros(1, 3)])) == []
 
 
 def test_half_of_zero_mean_preactivations_are_zeros_of_relu() -> None:
@@ -204,7 +219,7 @@ def test_a_site_that_is_zero_everywhere_has_no_spike_ratio() -> None:
 
 
 def test_depth_counts_from_the_input() -> None:
-    rows = list(probes.activations(model := make_model("mlp"), model, [data_of("mlp").x_test]))
+    rows = list(activation_stats.activation_stats(model := make_model("mlp"), model, [data_of("mlp").x_test]))
     depths = {layer: depth for _, layer, depth, _, _ in rows}
     assert depths == {"stem.act": 0, "blocks.0.act": 1, "blocks.1.act": 2, None: None}
 
@@ -215,8 +230,8 @@ def test_depth_counts_from_the_input() -> None:
 def cost(model: nn.Module, x: Tensor) -> tuple[Table, Table]:
     model.eval()
     with torch.no_grad():
-        activations = list(probes.activations(model, model, [x]))
-        return table(activations), table(probes.flops(model, model, x[:1], activations))
+        activations = list(activation_stats.activation_stats(model, model, [x]))
+        return table(activations), table(flops.flops(model, model, x[:1], activations))
 
 
 EVERYWHERE = {"function": "mpsenet", **SMALL["mpsenet"], "sites": "all"}
@@ -305,7 +320,7 @@ def test_flops_are_those_of_torchs_counter(name: str, options: dict[str, Any]) -
         if any(inputs[0].data_ptr() == tensor.data_ptr() for tensor in given):
             fed.add(layer)
 
-    for _, site in probes.sites(model):
+    for _, site in sites.sites(model):
         site.register_forward_hook(lambda _, inputs, output: given.append(output))
     for layer, module in model.named_modules():
         module.register_forward_pre_hook(lambda _, inputs, layer=layer: take(layer, inputs))
@@ -355,12 +370,12 @@ def test_a_pool_between_site_and_layer_feeds_nothing() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_weight_rows_are_those_computed_by_hand(model: str) -> None:
     network = make_model(model)
-    initial = probes.InitialWeights.of(network)
+    initial = weights.InitialWeights.of(network)
     start = {name: p.detach().double().numpy().copy() for name, p in network.named_parameters() if p.ndim > 1}
     with torch.no_grad():
         for p in network.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)) - 0.05)
-    rows = table(probes.weights(network, initial))
+    rows = table(weights.weights(network, initial))
     layers = {layer for layer, _ in rows}
     assert layers == {name for name in start if name.endswith("weight")}  # all but learned tokens and positions
     for name in layers:
@@ -377,31 +392,31 @@ def test_weight_rows_are_those_computed_by_hand(model: str) -> None:
 
 def test_drift_is_zero_at_first_and_a_shift_by_a_standard_error_is_one() -> None:
     model = make_model("mlp")
-    initial = probes.InitialWeights.of(model)
-    assert {v for (_, metric), v in table(probes.weights(model, initial)).items() if metric == "drift_z"} == {0.0}
+    initial = weights.InitialWeights.of(model)
+    assert {v for (_, metric), v in table(weights.weights(model, initial)).items() if metric == "drift_z"} == {0.0}
     weight = model.get_parameter("head.weight")
     with torch.no_grad():
         weight.sub_(weight.std(correction=0) / weight.numel() ** 0.5)
-    assert table(probes.weights(model, initial))["head.weight", "drift_z"] == pytest.approx(-1, rel=1e-4)
+    assert table(weights.weights(model, initial))["head.weight", "drift_z"] == pytest.approx(-1, rel=1e-4)
 
 
 def test_a_constant_matrix_has_no_drift_and_no_histogram() -> None:
     model = nn.Linear(4, 4)
     nn.init.zeros_(model.weight)
-    initial = probes.InitialWeights.of(model)
-    rows = table(probes.weights(model, initial))
+    initial = weights.InitialWeights.of(model)
+    rows = table(weights.weights(model, initial))
     assert {metric for _, metric in rows} == {"weight_mean", "weight_std", "weight_negative_share"}
-    assert list(probes.histograms(model, initial)) == []
+    assert list(weights.histograms(model, initial)) == []
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_histogram_shares_sum_to_one_and_count_every_weight(model: str) -> None:
     network = make_model(model)
-    initial = probes.InitialWeights.of(network)
+    initial = weights.InitialWeights.of(network)
     with torch.no_grad():
         for p in network.parameters():
             p.mul_(3)  # so that the open bins get some
-    rows = table(probes.histograms(network, initial))
+    rows = table(weights.histograms(network, initial))
     for name in {layer for layer, _ in rows}:
         assert name is not None
         shares = [value for (layer, _), value in sorted(rows.items()) if layer == name]
@@ -422,7 +437,7 @@ def test_gradient_rows_are_those_of_autograd(model: str, loss: str) -> None:
 
     kept: dict[str, Tensor] = {}
     handles = []
-    for name, site in probes.sites(network):
+    for name, site in sites.sites(network):
 
         def keep(_: Any, inputs: Any, name: str = name) -> None:
             kept[name] = inputs[0]
@@ -439,7 +454,7 @@ def test_gradient_rows_are_those_of_autograd(model: str, loss: str) -> None:
         expected[name, "gradient_all"] = gradient.mean().item()
 
     network = make_model(model).double()  # a second one, for batch norm's running statistics
-    with probes.GradientSigns(network, count) as signs:
+    with GradientSigns(network, count) as signs:
         value = loss_of(network(x), y)
     value.backward()
     assert table(signs.rows()) == pytest.approx(expected, rel=1e-9, abs=1e-15)
@@ -448,12 +463,12 @@ def test_gradient_rows_are_those_of_autograd(model: str, loss: str) -> None:
 def test_gradient_rows_leave_out_a_sign_that_did_not_occur() -> None:
     model = alone("relu")
     z = torch.ones(2, 3, requires_grad=True)
-    with probes.GradientSigns(model, 2) as signs:
+    with GradientSigns(model, 2) as signs:
         loss = (model(z) * torch.arange(6.0).view(2, 3)).mean()
     loss.backward()
     mean = pytest.approx(2 * 2.5 / 6)
     assert table(signs.rows()) == {("0", "gradient_positive"): mean, ("0", "gradient_all"): mean}
-    assert list(probes.GradientSigns(model, 2).rows()) == []  # nothing went through
+    assert list(GradientSigns(model, 2).rows()) == []  # nothing went through
 
 
 # ------------------------------------------------------------------------------------------ reading only
@@ -464,7 +479,7 @@ def test_gradient_rows_leave_out_a_sign_that_did_not_occur() -> None:
 def test_probes_change_nothing(model: str, norm: str) -> None:
     spec = make_spec(model, normalization=entry("normalization", norm))
     network, data = make_model(model, normalization=entry("normalization", norm)), data_of(model)
-    initial, loss_of = probes.InitialWeights.of(network), loss_module(spec["loss"]["function"])
+    initial, loss_of = weights.InitialWeights.of(network), loss_module(spec["loss"]["function"])
     x, y = batch_of(model)
     loss_of(network(x), y).backward()
 
@@ -475,7 +490,7 @@ def test_probes_change_nothing(model: str, norm: str) -> None:
         return [*copy.deepcopy(tensors), torch.get_rng_state(), torch.tensor([hooks, *training])]
 
     before = state()
-    measure(spec, network, loss_of, data, initial, nullcontext, step=0)
+    measure(planned(spec), network, loss_of, data, initial, nullcontext, step=0)
     assert all(torch.equal(old, new) for old, new in zip(before, state(), strict=True))
 
 
@@ -485,7 +500,7 @@ def test_watching_gradients_changes_none(model: str) -> None:
     for watched in (False, True):
         network = make_model(model)
         rng = torch.get_rng_state()
-        with probes.GradientSigns(network, 60) if watched else nullcontext():
+        with GradientSigns(network, 60) if watched else nullcontext():
             loss = loss_of(network(x), y)
         loss.backward()
         assert torch.equal(torch.get_rng_state(), rng)
@@ -497,12 +512,12 @@ def test_watching_gradients_changes_none(model: str) -> None:
 def test_gradient_signs_free_the_graph_of_the_step_without_a_garbage_collection() -> None:
     model, data = make_model("mlp"), data_of("mlp")
     kept: list[weakref.ref[Tensor]] = []
-    watch = model.get_submodule(probes.sites(model)[0][0]).register_forward_hook(
+    watch = model.get_submodule(sites.sites(model)[0][0]).register_forward_hook(
         lambda _, inputs, output: kept.append(weakref.ref(inputs[0]))
     )
     gc.disable()
     try:
-        with probes.GradientSigns(model, 60) as signs:
+        with GradientSigns(model, 60) as signs:
             loss = make("loss", "cross_entropy")(model(data.x_train), data.y_train)
         loss.backward()
         watch.remove()
@@ -521,9 +536,9 @@ def test_hooks_are_gone_after_an_error() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        list(probes.activations(model, fail, [data_of("mlp").x_test]))
+        list(activation_stats.activation_stats(model, fail, [data_of("mlp").x_test]))
     with pytest.raises(ZeroDivisionError):
-        list(probes.flops(model, fail, data_of("mlp").x_test[:1], []))
+        list(flops.flops(model, fail, data_of("mlp").x_test[:1], []))
     assert not any(m._forward_hooks for m in model.modules())
 
 
@@ -532,7 +547,7 @@ def test_hooks_are_gone_after_an_error() -> None:
 
 @given(steps=st.integers(1, 5000), every=st.integers(1, 1000))
 def test_the_schedule_has_both_ends_the_powers_and_the_multiples(steps: int, every: int) -> None:
-    found = probes.schedule(steps, every)
+    found = rows.schedule(steps, every)
     assert found == sorted(set(found))
     assert (found[0], found[-1]) == (0, steps)
     for step in found[1:-1]:
@@ -542,23 +557,23 @@ def test_the_schedule_has_both_ends_the_powers_and_the_multiples(steps: int, eve
 
 
 def test_the_schedule_of_a_thousand_steps() -> None:
-    assert probes.schedule(1000, 300) == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 600, 900, 1000]
+    assert rows.schedule(1000, 300) == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 600, 900, 1000]
 
 
 # ------------------------------------------------------------------------------------------ measuring
 
 
 def test_measure_evaluates_the_whole_held_out_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparsity_cliff.data.layouts.EVALUATION_BATCH", 7)
+    monkeypatch.setattr("sparsity_cliff.data.layouts.labeled.EVALUATION_BATCH", 7)
     spec, network, data = make_spec(), make_model("mlp"), data_of("mlp")
-    loss_of, initial = make("loss", "cross_entropy"), probes.InitialWeights.of(network)
+    loss_of, initial = make("loss", "cross_entropy"), weights.InitialWeights.of(network)
     with torch.no_grad():
         logits = network(data.x_test)
     expected = {"loss": loss_of(logits, data.y_test).item()}
     expected["accuracy"] = (logits.argmax(1) == data.y_test).double().mean().item()
     for groups in ([], ["activations"]):
         spec["probes"]["measure"] = groups
-        rows = table(measure(spec, network, loss_of, data, initial, nullcontext, step=4))
+        rows = table(measure(planned(spec), network, loss_of, data, initial, nullcontext, step=4))
         assert {key: rows[None, key] for key in expected} == pytest.approx(expected)
         assert ((None, "spike") in rows) == (groups != [])
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sparsity_cliff.schedules import SCHEDULES, constant, cosine, linear
-from sparsity_cliff.source import options
+from sparsity_cliff.study.options import options_of
+from sparsity_cliff.training.schedules import SCHEDULES, constant, cosine, linear
 
 STEPS = st.integers(1, 5000)
 OPTIONS = {
@@ -20,7 +20,7 @@ OPTIONS = {
 
 
 def drawn(data: st.DataObject, name: str) -> dict[str, Any]:
-    return {option: data.draw(OPTIONS[option], option) for option in options("schedule", name)}
+    return {option: data.draw(OPTIONS[option], option) for option in options_of("schedule", name)}
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

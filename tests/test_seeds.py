@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsity_cliff.seeds import derive, generator
+from sparsity_cliff.data.seeds import derive, generator
 
 streams = st.tuples(st.integers(0, 10**6), st.sampled_from(["weights", "data", "noise"]) | st.text("order/0123456789"))
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsity_cliff import registry, source
-from sparsity_cliff.source import SourceError
+from sparsity_cliff.study import digests, registry, source
+from sparsity_cliff.study.options import KINDS, Option, convert, options_of
+from sparsity_cliff.study.source import SourceError
 
 BOMB = 'raise RuntimeError("this package must not be imported")\n'
 
@@ -31,9 +32,7 @@ class Package:
 
     @staticmethod
     def forget() -> None:
-        for function in vars(source).values():
-            if hasattr(function, "cache_clear"):
-                function.cache_clear()
+        digests.forget()
         sys.path_importer_cache.clear()
 
 
@@ -156,26 +155,26 @@ def test_options_are_the_keyword_only_arguments(package: Package) -> None:
             pass
         """,
     )
-    assert list(source.options("activation", "lab.acts:f").values()) == [
-        source.Option("alpha", "Positive", True, None),
-        source.Option("beta", "Share", False, 0.5),
-        source.Option("kind", "Literal['a', 'b']", False, "a"),
-        source.Option("none", "missing", False, None),
+    assert list(options_of("activation", "lab.acts:f").values()) == [
+        Option("alpha", "Positive", True, None),
+        Option("beta", "Share", False, 0.5),
+        Option("kind", "Literal['a', 'b']", False, "a"),
+        Option("none", "missing", False, None),
     ]
-    assert [option.name for option in source.options("activation", "lab.acts:WithInit").values()] == ["depth"]
-    assert source.options("activation", "lab.acts:Without") == {}
+    assert [option.name for option in options_of("activation", "lab.acts:WithInit").values()] == ["depth"]
+    assert options_of("activation", "lab.acts:Without") == {}
 
 
 @pytest.mark.parametrize("name", ["missing", "number", "imported"])
 def test_what_is_no_function_or_class_is_refused(package: Package, name: str) -> None:
     package.write("lab/acts.py", "from torch.nn import imported\nnumber = 3\n")
     with pytest.raises(SourceError, match=f"^module lab.acts has no function or class {name}$"):
-        source.options("activation", f"lab.acts:{name}")
+        options_of("activation", f"lab.acts:{name}")
 
 
 def test_an_object_of_a_missing_module_is_refused() -> None:
     with pytest.raises(SourceError, match="no module named no_such_module"):
-        source.options("activation", "no_such_module:act")
+        options_of("activation", "no_such_module:act")
 
 
 # ------------------------------------------------------------------------------------------ values
@@ -194,7 +193,7 @@ NUMERIC = {
 
 
 def test_every_numeric_word_is_tested_here() -> None:
-    assert set(source.KINDS) == {*NUMERIC, "bool", "str"}
+    assert set(KINDS) == {*NUMERIC, "bool", "str"}
 
 
 @pytest.mark.parametrize("annotation", NUMERIC)
@@ -202,9 +201,9 @@ def test_every_numeric_word_is_tested_here() -> None:
 def test_numbers_are_converted_or_refused(annotation: str, value: float) -> None:
     if not NUMERIC[annotation](value):
         with pytest.raises(ValueError, match=r"^valid: a"):
-            source.convert(annotation, value)
+            convert(annotation, value)
         return
-    converted = source.convert(annotation, value)
+    converted = convert(annotation, value)
     assert converted == value
     assert type(converted) is (int if annotation in ("int", "Count", "Size") else float)
 
@@ -213,7 +212,7 @@ def test_numbers_are_converted_or_refused(annotation: str, value: float) -> None
 @pytest.mark.parametrize("value", [True, False, None, "1", [1], {}, float("nan"), float("inf"), -(10**400)], ids=repr)
 def test_what_is_no_finite_number_is_refused(annotation: str, value: Any) -> None:
     with pytest.raises(ValueError, match=r"^valid: a"):
-        source.convert(annotation, value)
+        convert(annotation, value)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +243,7 @@ def test_what_is_no_finite_number_is_refused(annotation: str, value: Any) -> Non
     ],
 )
 def test_values_that_fit(annotation: str, value: Any, converted: Any) -> None:
-    found = source.convert(annotation, value)
+    found = convert(annotation, value)
     assert (found, type(found)) == (converted, type(converted))
 
 
@@ -274,27 +273,27 @@ def test_values_that_fit(annotation: str, value: Any, converted: Any) -> None:
 )
 def test_values_that_do_not_fit(annotation: str, value: Any, words: str) -> None:
     with pytest.raises(ValueError, match="valid") as caught:
-        source.convert(annotation, value)
+        convert(annotation, value)
     assert str(caught.value) == words
 
 
 @pytest.mark.parametrize("value", ["rellu", "topk", "my_lab.acts:MyAct", 3, None, ["relu"]], ids=str)
 def test_an_unknown_activation_name_lists_the_valid_ones(value: Any) -> None:
     with pytest.raises(ValueError, match=r"^valid: relu, "):
-        source.convert("ActivationName", value)
+        convert("ActivationName", value)
 
 
 @pytest.mark.parametrize("annotation", ["Module", "dict", "dict[str, int]", "Literal[x]", "Optional[Module]"])
 def test_an_annotation_that_cannot_be_checked_is_named(annotation: str) -> None:
     with pytest.raises(ValueError, match=r"annotation '.*' is not one that a study can check: bool, int"):
-        source.convert(annotation, 1)
+        convert(annotation, 1)
 
 
 def test_an_option_without_an_annotation_is_named(package: Package) -> None:
     package.write("lab/acts.py", "def f(*, alpha=1.0): pass\n")
-    option = source.options("activation", "lab.acts:f")["alpha"]
+    option = options_of("activation", "lab.acts:f")["alpha"]
     with pytest.raises(ValueError, match=r"annotation 'missing' is not one that a study can check"):
-        source.convert(option.annotation, 1.0)
+        convert(option.annotation, 1.0)
 
 
 # ------------------------------------------------------------------------------------------ imports
@@ -324,7 +323,7 @@ def test_reach_follows_every_way_to_import(package: Package, statement: str, rea
     package.write("lab/b.py", BOMB)
     package.write("lab/sub/__init__.py", BOMB)
     package.write("lab/sub/c.py", "from ..b import thing\n" + BOMB)
-    assert source.reach(frozenset({"lab.a"})) == {"lab", "lab.a", *reached}
+    assert digests.reach(frozenset({"lab.a"})) == {"lab", "lab.a", *reached}
 
 
 def test_reach_follows_circles_and_the_packages_own_init(package: Package) -> None:
@@ -332,7 +331,7 @@ def test_reach_follows_circles_and_the_packages_own_init(package: Package) -> No
     package.write("lab/a.py", "from lab import b\n")
     package.write("lab/b.py", "from lab import a\n")
     package.write("lab/c.py", "thing = 1\n")
-    assert source.reach(frozenset({"lab.a"})) == {"lab", "lab.a", "lab.b", "lab.c"}
+    assert digests.reach(frozenset({"lab.a"})) == {"lab", "lab.a", "lab.b", "lab.c"}
 
 
 @pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
@@ -344,14 +343,18 @@ def test_reach_leaves_out_what_is_installed_anywhere(
     monkeypatch.syspath_prepend(package.folder / "elsewhere" / folder)
     package.write("beside.py", BOMB)
     package.write("lab/a.py", "import installed\nimport beside\nimport json\nimport sys\n")
-    assert source.reach(frozenset({"lab.a"})) == {"lab", "lab.a", "beside"}
+    assert digests.reach(frozenset({"lab.a"})) == {"lab", "lab.a", "beside"}
 
 
 def test_training_reaches_what_it_uses_and_no_more() -> None:
-    code = source.code("sparsity_cliff.train", frozenset({("model", "mlp"), ("data", "digits"), ("loss", "mse")}))
+    code = digests.code(
+        "sparsity_cliff.training.loop", frozenset({("model", "mlp"), ("data", "digits"), ("loss", "mse")})
+    )
     short = {name.removeprefix("sparsity_cliff.") for name in code}
-    assert {"train", "probes", "checkpoint", "models.mlp", "data.digits", "losses"} <= short
-    assert not short & {"models.vit", "models.resnet", "data.cifar", "study", "source", "collect", "cliff", "figures"}
+    used = {"training.loop", "probes.weights", "networks.models.mlp", "data.sources.digits", "networks.losses"}
+    assert used <= short
+    unused = {"networks.models.vit", "data.sources.cifar", "study.table", "study.source", "training.checkpoint"}
+    assert not short & {*unused, "training.job", "traces.writer", "analysis.collect", "figures"}
 
 
 # ------------------------------------------------------------------------------------------ digests
@@ -370,7 +373,7 @@ def f(x):
 
 def digest(package: Package, text: str) -> str:
     package.write("lab/a.py", text)
-    return source.code("lab.a")["lab.a"]
+    return digests.code("lab.a")["lab.a"]
 
 
 @pytest.mark.parametrize(
@@ -439,10 +442,10 @@ def table(package: Package, monkeypatch: pytest.MonkeyPatch) -> Package:
 
 def changes(package: Package, old: str, new: str) -> set[str]:
     """Which of the entries of the registry an edit changes the code of."""
-    before = {name: source.code("lab.train", frozenset({("loss", name)})) for name in "abc"}
+    before = {name: digests.code("lab.train", frozenset({("loss", name)})) for name in "abc"}
     assert REGISTRY.count(old) == 1
     package.write("lab/losses.py", REGISTRY.replace(old, new))
-    return {name for name in before if source.code("lab.train", frozenset({("loss", name)})) != before[name]}
+    return {name for name in before if digests.code("lab.train", frozenset({("loss", name)})) != before[name]}
 
 
 @pytest.mark.parametrize(
@@ -475,12 +478,12 @@ def test_names_that_other_modules_import_count(table: Package) -> None:
 
 
 def test_an_entry_with_a_file_of_its_own_adds_that_file_and_what_it_imports(table: Package) -> None:
-    plain = source.code("lab.train", frozenset({("loss", "a")}))
+    plain = digests.code("lab.train", frozenset({("loss", "a")}))
     assert set(plain) == {"lab", "lab.train", "lab.losses"}
-    own = source.code("lab.train", frozenset({("loss", "c")}))
+    own = digests.code("lab.train", frozenset({("loss", "c")}))
     assert set(own) == {*plain, "lab.c", "lab.d"}
     table.write("lab/d.py", "x = 2\n")
-    after = source.code("lab.train", frozenset({("loss", "c")}))
+    after = digests.code("lab.train", frozenset({("loss", "c")}))
     assert {name for name in own if own[name] != after[name]} == {"lab.d"}
 
 
@@ -488,7 +491,7 @@ def test_an_importable_object_of_another_package_adds_its_files(table: Package) 
     table.write("other/__init__.py", BOMB)
     table.write("other/acts.py", "from . import helper\ndef act(): pass\n")
     table.write("other/helper.py", BOMB)
-    code = source.code("lab.train", frozenset({("loss", "other.acts:act")}))
+    code = digests.code("lab.train", frozenset({("loss", "other.acts:act")}))
     assert {"other", "other.acts", "other.helper", "lab.losses"} <= set(code)
     assert "other" not in sys.modules
 

@@ -22,13 +22,16 @@ import pytest
 import torch
 from small import needs_pesq
 
-from sparsity_cliff.data import DataError, quality, voicebank
-from sparsity_cliff.data import speech as source
-from sparsity_cliff.data.layouts import Speech, from_arrays
+from sparsity_cliff.data import quality
+from sparsity_cliff.data.errors import DataError
+from sparsity_cliff.data.layouts.speech import Speech
+from sparsity_cliff.data.loading import from_arrays
 from sparsity_cliff.data.prepare import prepare
-from sparsity_cliff.data.speech import TEST, TRAIN, mix, speech
-from sparsity_cliff.data.voicebank import ARCHIVES, voicebank_demand
-from sparsity_cliff.spectrogram import analyze
+from sparsity_cliff.data.sources import speech as source
+from sparsity_cliff.data.sources import voicebank
+from sparsity_cliff.data.sources.speech import TEST, TRAIN, mix, speech
+from sparsity_cliff.data.sources.voicebank import ARCHIVES, voicebank_demand
+from sparsity_cliff.data.spectrogram import analyze
 
 Arrays = dict[str, np.ndarray]
 SNR = (-5.0, 0.0, 10.0)
@@ -144,7 +147,7 @@ def test_a_missing_synthesizer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_the_source_of_speech_does_not_import_torch() -> None:
-    code = "import sys, sparsity_cliff.data.speech, sparsity_cliff.data.voicebank; print('torch' in sys.modules)"
+    code = "import sys; from sparsity_cliff.data.sources import speech, voicebank; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 

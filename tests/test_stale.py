@@ -22,7 +22,7 @@ import pytest
 import yaml
 from sweeps import STUDY, Sweep, jobs
 
-from sparsity_cliff import stale, traces
+from sparsity_cliff.traces import reader, stale
 
 SEEDS = range(20)  # of the edit sequences of every run of the tests; `make test-large` has SEEDS_LARGE
 SEEDS_LARGE = range(1000, 1320)
@@ -44,8 +44,8 @@ def to_train(sweep: Sweep) -> set[str]:
 
 EXPECTED = """
 import json, sys
-from sparsity_cliff import study
-plan = study.load(study.read("study.yaml"))
+from sparsity_cliff.study import table
+plan = table.load(table.read("study.yaml"))
 print(json.dumps({run.id: [run.spec, run.code] for run in plan.runs.values()}))
 """
 
@@ -183,8 +183,7 @@ class Edits:
 
     def _module(self) -> Path:
         package = self.sweep.folder / "src" / "sparsity_cliff"
-        files = [*package.glob("*.py"), *package.glob("models/*.py"), *package.glob("data/*.py")]
-        files += [*package.glob("figures/*.py"), *(self.sweep.folder / "workflow" / "scripts").glob("*.py")]
+        files = [*package.rglob("*.py"), *(self.sweep.folder / "workflow" / "scripts").glob("*.py")]
         return self.random.choice(sorted(files))
 
     def code(self) -> object:
@@ -317,7 +316,7 @@ def test_a_touched_script_hides_no_stale_run(finished: Sweep) -> None:
     # Snakemake once ran four data jobs for the touched script, and none of the trainings below them
     (finished.folder / "workflow/scripts/prepare_data.py").touch()
     finished.edit(STUDY, ("{function: adam, lr: 1e-3}", "{function: adam, lr: 2e-3}"))
-    finished.edit("src/sparsity_cliff/models/vit.py", ("x = x + self.attention", "x = x + 1 * self.attention"))
+    finished.edit("src/sparsity_cliff/networks/models/vit.py", ("x = x + self.attention", "x = x + 1 * self.attention"))
     learn(finished)
     stale_runs = {run for run in table(finished) if run.startswith(("mlp.", "vit."))}
     assert agree(finished, []) == stale_runs
@@ -396,7 +395,7 @@ def test_a_damaged_or_foreign_trace_is_trained_again_and_nothing_else(finished: 
     assert finished.planned() == set() == to_train(finished)
     for path in files:
         trained, before = (
-            traces.read(folder / path.name)[0].to_pandas()
+            reader.read(folder / path.name)[0].to_pandas()
             for folder in (path.parent, pristine / "results" / "smoke" / "traces")
         )
         pd.testing.assert_frame_equal(trained, before, check_exact=True)
@@ -433,7 +432,7 @@ def test_a_torn_data_file_is_made_again_where_it_is_needed(finished: Sweep) -> N
     finished.results("traces", f"{RUN}.parquet").unlink()
     assert {rule for rule, _ in finished.planned()} >= {"prepare_data", "train"}
     finished.snakemake(f"results/smoke/traces/{RUN}.parquet")
-    assert traces.read(finished.results("traces", f"{RUN}.parquet"))
+    assert reader.read(finished.results("traces", f"{RUN}.parquet"))
 
 
 # ------------------------------------------------------------------------------------------ what users ask for
@@ -486,8 +485,8 @@ def test_names_of_the_grid_in_another_order_run_nothing(finished: Sweep) -> None
         (STUDY, "sparsity: 0.8", "sparsity: 0.7"),
         (STUDY, "  baseline: relu\n", "  baseline: relu\n  level: 0.9\n"),
         (STUDY, "study:", "stdy:"),
-        ("src/sparsity_cliff/models/vit.py", "x = x + self.attention", "x = x + 1 * self.attention"),
-        ("src/sparsity_cliff/cliff.py", "\nimport ", "\nimprt "),
+        ("src/sparsity_cliff/networks/models/vit.py", "x = x + self.attention", "x = x + 1 * self.attention"),
+        ("src/sparsity_cliff/analysis/cliff.py", "\nimport ", "\nimprt "),
     ],
     ids=["a run", "a setting", "no study", "a model", "no code"],
 )

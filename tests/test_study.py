@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweeps import DEFAULT, copy_project
 
-from sparsity_cliff import source, study
+from sparsity_cliff.study import reading, source, structure, table
+from sparsity_cliff.study.options import CALLED, convert, options_of
+from sparsity_cliff.study.spec import canonical
 
 # ------------------------------------------------------------------------------------------ the run table
 
@@ -34,7 +36,7 @@ def test_grid_blocks_are_full_cross_products() -> None:
     }
     config = smoke(grid=[block], normalizations={"plain": {"function": "none"}})
     config["drift"]["controls"], config["cliff"]["losses"] = ["gelu"], ["mse"]
-    plan = study.load(config)
+    plan = table.load(config)
     assert len(plan.runs) == 2**6
     run = plan.runs["mlp.relu.plain.mse.random.s0-2"]
     assert run.seeds == (0, 1, 2)
@@ -43,14 +45,14 @@ def test_grid_blocks_are_full_cross_products() -> None:
 
 
 def test_ids_and_order_do_not_depend_on_yaml_details() -> None:
-    plan = study.load(smoke())
+    plan = table.load(smoke())
     assert next(iter(plan.runs)) == "mlp.relu.cross_entropy.real.s0-1"
     assert all(run.id == name for name, run in plan.runs.items())
     assert set(plan.datasets) == {"mnist1d", "digits", "text", "speech"}
 
 
 def test_a_spec_names_every_option_with_its_default() -> None:
-    spec = json.loads(study.load(smoke()).runs["mlp.topk_80.cross_entropy.real.s0-1"].spec)
+    spec = json.loads(table.load(smoke()).runs["mlp.topk_80.cross_entropy.real.s0-1"].spec)
     assert spec["activation"] == {
         "name": "topk_80", "function": "topk", "sparsity": 0.8, "base": "relu", "by": "value", "over": "features",
     }  # fmt: skip
@@ -64,7 +66,7 @@ def test_the_spec_of_one_run_holds_nothing_of_another() -> None:
     other["architectures"]["vit"]["steps"] = 999
     other["activations"]["tanh"] = {"function": "identity"}
     run = "mlp.relu.cross_entropy.real.s0-1"
-    assert study.load(plain).runs[run] == study.load(other).runs[run]
+    assert table.load(plain).runs[run] == table.load(other).runs[run]
 
 
 json_values = st.recursive(
@@ -75,27 +77,27 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_canonical_json_round_trips_and_ignores_order(value: Any) -> None:
-    text = study.canonical(value)
+    text = canonical(value)
     assert json.loads(text) == value
     turned = dict(reversed(value.items())) if isinstance(value, dict) else value
-    assert study.canonical(turned) == text
+    assert canonical(turned) == text
 
 
 def test_studies_of_the_project_are_valid() -> None:
-    project = Path(study.SCHEMA_FILE).parents[2]
+    project = Path(structure.SCHEMA_FILE).parents[2]
     for file in [project / "config.yaml", *project.glob("workflow/studies/*.yaml")]:
-        assert study.load(study.read(file)).runs, file
+        assert table.load(table.read(file)).runs, file
 
 
 # ------------------------------------------------------------------------------------------ the registries
 
 
-@pytest.mark.parametrize("kind", source.REGISTRIES)
+@pytest.mark.parametrize("kind", CALLED)
 def test_what_is_read_from_source_is_what_importing_gives(kind: str) -> None:
     import importlib
     import inspect
 
-    from sparsity_cliff import registry
+    from sparsity_cliff.study import registry
 
     module, name = registry.REGISTRIES[kind]
     table = getattr(importlib.import_module(module), name)
@@ -104,14 +106,14 @@ def test_what_is_read_from_source_is_what_importing_gives(kind: str) -> None:
         factory = registry.load(kind, function)
         parameters = inspect.signature(factory).parameters.values()
         options = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-        found = source.options(kind, function)
+        found = options_of(kind, function)
         assert list(found) == [p.name for p in options]
         for parameter in options:
             option = found[parameter.name]
             assert option.required == (parameter.default is inspect.Parameter.empty)
             assert option.required or option.default == parameter.default
             if not option.required:  # every default is valid by its own annotation
-                source.convert(option.annotation, option.default)
+                convert(option.annotation, option.default)
 
 
 # ------------------------------------------------------------------------------------------ mistakes
@@ -209,7 +211,7 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("unknown metric group", "[activations, weights, gradients, histograms]", "[activation]", "probes.measure.0: \"activation\" is not valid; valid: activations, weights, gradients or histograms"),
     ("unknown device", "  seeds: [0-1]", "  seeds: [0-1]\n  device: tpu", 'study.device: "tpu" is not valid; valid: auto, cpu, cuda or mps'),
     ("importable object that is not there", "{function: gelu}", "{function: 'my_lab.acts:MyAct'}", "activations.gelu.function: no module named my_lab"),
-    ("object that its module lacks", "{function: gelu}", "{function: 'sparsity_cliff.losses:MyAct'}", "activations.gelu.function: module sparsity_cliff.losses has no function or class MyAct"),
+    ("object that its module lacks", "{function: gelu}", "{function: 'sparsity_cliff.networks.losses:MyAct'}", "activations.gelu.function: module sparsity_cliff.networks.losses has no function or class MyAct"),
 ]  # fmt: skip
 
 
@@ -345,33 +347,33 @@ def test_what_runs_is_what_our_reader_reads(project: Path, forked: Forked, given
     status, output = forked.run(project, "--dry-run", "--cores", "1", *chosen)
     assert status == 0, output
     found = set(re.findall(r"^    wildcards: run=(\S+)$", output, re.M))
-    plan = study.open_file(project / "bom.yaml")
+    plan = table.open_file(project / "bom.yaml")
     assert found == set(plan.runs)
     assert {run.seeds for run in plan.runs.values()} == {(10,), (2,)}
     assert {json.loads(run.spec)["training"]["steps"] for run in plan.runs.values()} == {100, 10, 4}
 
 
 def test_an_unreadable_study_gets_one_line(tmp_path: Path) -> None:
-    with pytest.raises(study.StudyError, match=r"nowhere\.yaml: cannot be read \(No such file or directory\)$"):
-        study.read(tmp_path / "nowhere.yaml")
-    with pytest.raises(study.StudyError, match=r"cannot be read \(Is a directory\)$"):
-        study.read(tmp_path)
+    with pytest.raises(reading.StudyError, match=r"nowhere\.yaml: cannot be read \(No such file or directory\)$"):
+        table.read(tmp_path / "nowhere.yaml")
+    with pytest.raises(reading.StudyError, match=r"cannot be read \(Is a directory\)$"):
+        table.read(tmp_path)
     for text, says in (
         (DEFAULT.replace("grid:", "grid: ["), "not valid YAML"),
         ("- study", "is a mapping of sections"),
     ):
         (tmp_path / "study.yaml").write_text(text)
-        with pytest.raises(study.StudyError, match=rf"study\.yaml: .*{says}") as error:
-            study.read(tmp_path / "study.yaml")
+        with pytest.raises(reading.StudyError, match=rf"study\.yaml: .*{says}") as error:
+            table.read(tmp_path / "study.yaml")
         assert "\n" not in str(error.value)
     (tmp_path / "latin.yaml").write_bytes(b"study: {name: caf\xe9}\n")
-    with pytest.raises(study.StudyError, match=r"latin\.yaml: line 1: not a text in UTF-8$"):
-        study.read(tmp_path / "latin.yaml")
+    with pytest.raises(reading.StudyError, match=r"latin\.yaml: line 1: not a text in UTF-8$"):
+        table.read(tmp_path / "latin.yaml")
 
 
 def test_a_merged_mapping_may_be_overridden(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")
-    assert study.read(tmp_path / "study.yaml")["b"] == {"x": 1, "y": 3}
+    assert table.read(tmp_path / "study.yaml")["b"] == {"x": 1, "y": 3}
 
 
 @pytest.mark.parametrize(
@@ -392,8 +394,8 @@ def test_what_an_architecture_requires_of_a_cell(
     config = smoke()
     config.setdefault(section, {})[name] = entry
     config["grid"].append({"architectures": ["gpt"], "activations": ["relu"], "losses": ["cross_entropy"], **block})
-    with pytest.raises(study.StudyError) as error:
-        study.load(config)
+    with pytest.raises(reading.StudyError) as error:
+        table.load(config)
     assert f"grid.5: {says}" in str(error.value)
 
 
@@ -431,8 +433,8 @@ def test_processes_share_batches_only_where_that_trains_the_same_network(
     if function:
         config["grid"] = [{**block, "normalizations": ["other"]}]
     config["drift"]["controls"] = []
-    with pytest.raises(study.StudyError) as error:  # of the baseline, where nothing else is wrong
-        study.load(config | {"cliff": {"baseline": "tanh", "losses": [loss]}})
+    with pytest.raises(reading.StudyError) as error:  # of the baseline, where nothing else is wrong
+        table.load(config | {"cliff": {"baseline": "tanh", "losses": [loss]}})
     if says:
         assert says in str(error.value)
     else:
@@ -449,8 +451,10 @@ def test_a_users_normalization_may_need_the_whole_batch(tmp_path: Path, monkeypa
     block = {"architectures": ["mlp"], "activations": ["relu", "tanh"], "losses": ["cross_entropy"]}
     config["grid"] = [{**block, "normalizations": ["own"]}]
     config["architectures"]["mlp"]["processes"] = 2
-    with pytest.raises(study.StudyError, match="and the statistics of lab_of_norms:mine are those of the whole batch"):
-        study.load(config)
+    with pytest.raises(
+        reading.StudyError, match="and the statistics of lab_of_norms:mine are those of the whole batch"
+    ):
+        table.load(config)
 
 
 def test_a_discriminator_needs_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,10 +465,10 @@ def test_a_discriminator_needs_the_whole_batch(tmp_path: Path, monkeypatch: pyte
     monkeypatch.syspath_prepend(tmp_path)
     config = smoke()
     config["architectures"]["mpsenet"] |= {"model": {"function": "lab_of_speech.nets:Net"}, "processes": 2}
-    assert study.load(config)
+    assert table.load(config)
     config["losses"]["speech"] = {"function": "mpsenet", "metric": 0.05}
-    with pytest.raises(study.StudyError, match="the discriminator of mpsenet learns from the whole batch"):
-        study.load(config)
+    with pytest.raises(reading.StudyError, match=r"mpsenet with metric=0\.05 learns from the whole batch"):
+        table.load(config)
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("cpu", (0, 0)), ("auto", (0, 0)), ("cuda", (1, 2))])
@@ -472,7 +476,7 @@ def test_a_job_asks_for_a_gpu_for_each_of_its_processes(device: str, gpus: tuple
     config = smoke()
     config["study"]["device"] = device
     config["architectures"]["gpt"]["processes"] = 2
-    runs = study.load(config).runs.values()
+    runs = table.load(config).runs.values()
     found = {run.architecture: (run.processes, run.gpus) for run in runs}
     assert (found["mlp"], found["gpt"]) == ((1, gpus[0]), (2, gpus[1]))
     assert all(json.loads(run.spec)["training"]["processes"] == run.processes for run in runs)
@@ -481,7 +485,7 @@ def test_a_job_asks_for_a_gpu_for_each_of_its_processes(device: str, gpus: tuple
 def test_what_changes_no_number_is_in_no_spec() -> None:
     config = smoke(checkpoints={"every_seconds": "1e2", "keep": True})
     config["study"]["jobs_per_gpu"] = 3
-    assert study.load(config).runs == study.load(smoke()).runs
+    assert table.load(config).runs == table.load(smoke()).runs
 
 
 # ------------------------------------------------------------------------------------------ from outside
@@ -493,7 +497,7 @@ def lab(folder: Path, losses: str = "('mse',)") -> None:
     (folder / "my_lab" / "nets.py").write_text(
         f"""
 from torch import nn
-from sparsity_cliff.registry import Count
+from sparsity_cliff.study.registry import Count
 
 ACCEPTS = ("signal",)
 LOSSES = {losses}
@@ -527,10 +531,10 @@ def test_a_requirement_is_asked_of_any_option_and_not_of_what_the_data_do_not_st
     config["grid"] = config["grid"][:1]
     config["drift"]["controls"], config["cliff"]["losses"] = [], ["cross_entropy"]
     if says:
-        with pytest.raises(study.StudyError, match=re.escape(says)):
-            study.load(config)
+        with pytest.raises(reading.StudyError, match=re.escape(says)):
+            table.load(config)
     else:
-        study.load(config)
+        table.load(config)
 
 
 NET = "class Net:\n    def __init__(self, shape, classes, activation, normalization, *, width: Count = 8): pass\n"
@@ -558,12 +562,12 @@ def test_a_module_that_states_nonsense_of_itself_is_one_line_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     text, says = WRONG_MODULES[what]
-    (tmp_path / f"{what}.py").write_text(f"from sparsity_cliff.registry import Count\n{text}\n{NET}")
+    (tmp_path / f"{what}.py").write_text(f"from sparsity_cliff.study.registry import Count\n{text}\n{NET}")
     monkeypatch.syspath_prepend(tmp_path)
     config = smoke()
     config["architectures"]["mlp"]["model"] = {"function": f"{what}:Net"}
-    with pytest.raises(study.StudyError) as error:
-        study.load(config)
+    with pytest.raises(reading.StudyError) as error:
+        table.load(config)
     assert says.replace("MODULE", what) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -605,16 +609,16 @@ def test_what_could_not_be_called_is_refused(
     monkeypatch.syspath_prepend(tmp_path)
     says = CALLS[kind, code]
     if says is None:
-        source.options(kind, f"{module}:f")
+        options_of(kind, f"{module}:f")
     else:
         with pytest.raises(source.SourceError, match=re.escape(says)):
-            source.options(kind, f"{module}:f")
+            options_of(kind, f"{module}:f")
 
 
-@pytest.mark.parametrize("kind", source.REGISTRIES)
+@pytest.mark.parametrize("kind", CALLED)
 def test_every_built_in_entry_can_be_called_as_its_kind_is(kind: str) -> None:
     for function in source.entries(kind):
-        source.options(kind, function)
+        options_of(kind, function)
 
 
 @pytest.mark.parametrize(
@@ -636,23 +640,23 @@ def test_what_a_data_sets_module_states(
     config = smoke()
     config["data"]["own"] = {"function": f"{name}:f"}
     config["architectures"]["mlp"]["data"] = "own"
-    with pytest.raises(study.StudyError) as error:
-        study.load(config)
+    with pytest.raises(reading.StudyError) as error:
+        table.load(config)
     assert says in str(error.value)
 
 
 def test_sizes_that_sources_state_are_those_of_their_arrays(tmp_path: Path) -> None:
     """Of those that need no network; the options in between are the data's own business."""
-    from sparsity_cliff import expressions, registry
+    from sparsity_cliff.study import expressions, registry
 
-    for function, options in (
+    for function, chosen in (
         ("mnist1d", {"examples": 50}),
         ("digits", {"examples": None}),
         ("digits", {"examples": 7}),
     ):
         stated = source.words(source.locate("data", function)[0], "EXAMPLES")
-        arrays = registry.load("data", function)(tmp_path, **options)
-        assert [expressions.value(size, options) for size in stated] == [len(arrays["y_train"]), len(arrays["y_test"])]
+        arrays = registry.load("data", function)(tmp_path, **chosen)
+        assert [expressions.value(size, chosen) for size in stated] == [len(arrays["y_train"]), len(arrays["y_test"])]
 
 
 def test_a_run_whose_name_is_no_file_name_is_refused() -> None:
@@ -668,18 +672,18 @@ def test_a_run_whose_name_is_no_file_name_is_refused() -> None:
         "losses": config["cliff"]["losses"],
     }
     config["grid"] = [block]
-    with pytest.raises(study.StudyError, match=r"^losses: \"cross_entropyx+\.\.\. is not a valid name"):
-        study.load(config)
+    with pytest.raises(reading.StudyError, match=r"^losses: \"cross_entropyx+\.\.\. is not a valid name"):
+        table.load(config)
     config["losses"] = {"c" * 60: {"function": "cross_entropy"}}
     config["cliff"]["losses"] = block["losses"] = ["c" * 60]
-    assert max(map(len, study.load(config).runs)) < 200
+    assert max(map(len, table.load(config).runs)) < 200
     config["study"]["seeds"] = ["1000000000-1000000001"]
     config["normalizations"] = {"n" * 60: {"function": "none"}}
     block["normalizations"] = ["n" * 60]
     with pytest.raises(
-        study.StudyError, match=r"^grid: run .* has 2\d\d letters in its id; valid: at most 200, by shorter"
+        reading.StudyError, match=r"^grid: run .* has 2\d\d letters in its id; valid: at most 200, by shorter"
     ):
-        study.load(config)
+        table.load(config)
 
 
 def test_an_impossible_loss_for_an_architecture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -687,14 +691,16 @@ def test_an_impossible_loss_for_an_architecture_is_refused(tmp_path: Path, monke
     monkeypatch.syspath_prepend(tmp_path)
     config = smoke()
     config["architectures"]["mlp"]["model"] = {"function": "my_lab.nets:Net", "width": 4}
-    with pytest.raises(study.StudyError) as error:
-        study.load(config)
+    with pytest.raises(reading.StudyError) as error:
+        table.load(config)
     assert str(error.value) == (
         "grid.0: loss cross_entropy (cross_entropy) is impossible for architecture mlp (my_lab.nets:Net); valid: mse"
     )
     config["architectures"]["mlp"]["model"]["widht"] = 4
-    with pytest.raises(study.StudyError, match=r'unknown option of my_lab\.nets:Net "widht" \(did you mean width\?\)'):
-        study.load(config)
+    with pytest.raises(
+        reading.StudyError, match=r'unknown option of my_lab\.nets:Net "widht" \(did you mean width\?\)'
+    ):
+        table.load(config)
 
 
 # ------------------------------------------------------------------------------------------ size
@@ -703,6 +709,6 @@ def test_an_impossible_loss_for_an_architecture_is_refused(tmp_path: Path, monke
 def test_ids_are_unique_in_a_large_study() -> None:
     config = smoke()
     config["study"]["seeds"] = [f"{3 * i}-{3 * i + 2}" for i in range(100)]
-    plan = study.load(config)
+    plan = table.load(config)
     assert len(plan.runs) == 16 * 100
     assert len(set(itertools.chain.from_iterable((run.id,) for run in plan.runs.values()))) == 1600

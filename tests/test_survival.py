@@ -17,8 +17,9 @@ import pytest
 from small import arrays, constant, entry, make_spec, needs_pesq
 from test_train import at_batch, contents
 
-from sparsity_cliff import checkpoint, traces
-from sparsity_cliff.train import train_run
+from sparsity_cliff.traces import schema
+from sparsity_cliff.training import checkpoint, stopping
+from sparsity_cliff.training.run import train_run
 
 CODE = '{"module":"digest"}'
 KILLS = 20
@@ -27,8 +28,8 @@ KILLS = 20
 NURSERY = """
 import importlib, importlib.util, json, os, signal, sys, traceback
 import torch._dynamo
-from sparsity_cliff.train import train_run
-import sparsity_cliff.speech_loss
+from sparsity_cliff.training.run import train_run
+import sparsity_cliff.networks.losses.mpsenet
 if importlib.util.find_spec("pesq"):
     import pesq
 
@@ -161,7 +162,7 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, nursery: 
             shutil.rmtree(parts)
         else:
             kills += 1
-            torn += len(list(parts.rglob(".state.pt.*")))
+            torn += len(list(parts.rglob(".*.state.pt")))
             resumed += len(list(parts.rglob("state.pt")))
     assert nursery.run(parts, spec) == 0
     assert contents(trace(parts)) == expected
@@ -177,7 +178,7 @@ def test_a_kill_inside_a_save_changes_nothing(tmp_path: Path, nursery: Nursery, 
     assert nursery.run(tmp_path / "whole", spec) == 0
     parts = tmp_path / "parts"
     assert nursery.run(parts, spec, (call, count)) == -signal.SIGKILL
-    assert len(list(parts.rglob(".state.pt.*"))) == (call != "unlink")
+    assert len(list(parts.rglob(".*.state.pt"))) == (call != "unlink")
     assert nursery.run(parts, spec) == 0
     assert contents(trace(parts)) == contents(trace(tmp_path / "whole"))
     assert not (parts / "checkpoints").exists()  # nor what the killed save left
@@ -239,14 +240,14 @@ def test_a_full_disk_ends_no_run_that_can_go_on_and_loses_nothing(
 ) -> None:
     spec = make_spec(optimizer=entry("optimizer", "adam"))
     train_run(**arguments(tmp_path / "whole", spec))
-    with pytest.raises(checkpoint.Interrupted):
+    with pytest.raises(stopping.Interrupted):
         asked_to_stop(disk, spec, 6, monkeypatch)
     (path,) = disk.rglob("state.pt")
     before = path.read_bytes()
 
     filler = fill(disk)
     capsys.readouterr()
-    with pytest.raises(traces.TraceError) as error:  # trained to the end with no save; the trace itself needs room
+    with pytest.raises(schema.TraceError) as error:  # trained to the end with no save; the trace itself needs room
         train_run(**arguments(disk, spec))
     assert str(error.value).startswith(f"{trace(disk)}: trace not written (")
     assert "No space left on device" in str(error.value)

@@ -13,21 +13,22 @@ import pytest
 import yaml
 from sweeps import Sweep, jobs
 
-from sparsity_cliff import study, traces
 from sparsity_cliff.figures import FIGURES
+from sparsity_cliff.study import table
+from sparsity_cliff.traces import reader
 
 RUN = "mlp.relu.cross_entropy.real.s0-1"
 
 
 def contents(path: Path) -> pd.DataFrame:
-    return traces.read(path)[0].to_pandas()
+    return reader.read(path)[0].to_pandas()
 
 
 # ------------------------------------------------------------------------------------------ what a sweep leaves
 
 
 def test_a_sweep_leaves_every_trace_table_and_figure(finished: Sweep) -> None:
-    plan = study.load(yaml.safe_load(finished.study))
+    plan = table.load(yaml.safe_load(finished.study))
     assert {path.stem for path in finished.results("traces").glob("*.parquet")} == set(plan.runs)
     runs = pd.read_parquet(finished.results("tables", "runs.parquet"))
     assert set(runs["run"]) == set(plan.runs)
@@ -41,15 +42,15 @@ def test_a_sweep_leaves_every_trace_table_and_figure(finished: Sweep) -> None:
 
 
 def test_every_trace_carries_its_provenance(finished: Sweep) -> None:
-    plan = study.load(yaml.safe_load(finished.study))
+    plan = table.load(yaml.safe_load(finished.study))
     for run in plan.runs.values():
-        _, about = traces.read(finished.results("traces", f"{run.id}.parquet"), run.id, run.spec)
+        _, about = reader.read(finished.results("traces", f"{run.id}.parquet"), run.id, run.spec)
         assert about["threads"] == 1
         assert about["status"] == {"0": "finished", "1": "finished"}
         assert set(about["versions"]) == {"python", "sparsity_cliff", "torch", "numpy", "pyarrow"}
         assert {"import", "data", "training", "probes", "wall", "cpu"} <= set(about["seconds"])
         assert all(seconds >= 0 for seconds in about["seconds"].values())
-        assert "sparsity_cliff.train" in about["code"]
+        assert "sparsity_cliff.training.loop" in about["code"]
 
 
 def test_the_log_of_a_run_tells_of_its_progress(finished: Sweep) -> None:
@@ -144,7 +145,9 @@ def test_a_diverged_run_is_a_result(finished: Sweep) -> None:
 
 
 def test_one_failing_run_stops_no_other(fresh: Sweep) -> None:
-    fresh.edit("src/sparsity_cliff/activations.py", ("return nn.Tanh()", 'raise RuntimeError("no tanh today")'))
+    fresh.edit(
+        "src/sparsity_cliff/networks/activations.py", ("return nn.Tanh()", 'raise RuntimeError("no tanh today")')
+    )
     output = fresh.snakemake("--keep-going", check=False)
     log = "results/smoke/logs/train/mlp.tanh.cross_entropy.real.s0-1.log"
     assert f"error: RuntimeError: no tanh today (log: {log})" in output
@@ -214,14 +217,14 @@ def test_the_run_table_says_why_each_run_would_train(finished: Sweep) -> None:
         ("  gelu: {function: gelu}\n", "  gelu: {function: gelu}\n  silu: {function: silu}\n"),
         ("activations: [relu, gelu]", "activations: [relu, gelu, silu]"),
     )
-    finished.edit("src/sparsity_cliff/models/vit.py", ("x = x + self.attention", "x = 1 * x + self.attention"))
+    finished.edit("src/sparsity_cliff/networks/models/vit.py", ("x = x + self.attention", "x = 1 * x + self.attention"))
     finished.results("traces", "mlp.tanh.cross_entropy.real.s0-1.parquet").unlink()
     torn = finished.results("traces", "resnet.relu.cross_entropy.real.s0-1.parquet")
     torn.write_bytes(torn.read_bytes()[:50])
     why = table()
     assert why["mlp.topk_80.cross_entropy.real.s0-1"] == "spec: activation.sparsity changed from 0.8 to 0.7"
     assert why["mlp.silu.mse.real.s0-1"] == "new"
-    assert why["vit.relu.cross_entropy.real.s0-1"] == "code of sparsity_cliff.models.vit changed"
+    assert why["vit.relu.cross_entropy.real.s0-1"] == "code of sparsity_cliff.networks.models.vit changed"
     assert why["mlp.tanh.cross_entropy.real.s0-1"] == "trace missing"
     assert why["resnet.relu.cross_entropy.real.s0-1"].startswith("trace refused: results/smoke/traces/resnet.relu.")
     assert why[RUN] == "up to date"

@@ -16,7 +16,7 @@ import pytest
 from cluster import Cluster
 from sweeps import Sweep
 
-from sparsity_cliff import traces
+from sparsity_cliff.traces import reader
 
 PROFILE = ("--workflow-profile", "workflow/profiles/slurm", "--seconds-between-status-checks", "1")
 RUNS = [
@@ -142,7 +142,7 @@ def test_no_fault_loses_anything_or_changes_a_number(
     resumed = 0
     for run in RUNS:
         first, second = (
-            traces.read(each.results("traces", f"{run}.parquet"))[0].to_pandas() for each in (reference, long)
+            reader.read(each.results("traces", f"{run}.parquet"))[0].to_pandas() for each in (reference, long)
         )
         pd.testing.assert_frame_equal(first, second, check_exact=True, obj=run)
         resumed += "resuming at seed" in long.results("logs", "train", f"{run}.log").read_text()

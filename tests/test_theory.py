@@ -15,7 +15,10 @@ from scipy import special, stats
 from small import dataset, entry, make, make_model, names
 from torch import Tensor, nn
 
-from sparsity_cliff import made, probes, source, theory
+from sparsity_cliff.analysis import theory
+from sparsity_cliff.probes import gradients
+from sparsity_cliff.study import digests
+from sparsity_cliff.traces import origin
 
 Z = torch.tensor([-3.0, -1.5, -0.7, -0.2, 0.1, 0.6, 1.3, 2.5], dtype=torch.float64)
 #: φ and φ', by hand.
@@ -111,7 +114,7 @@ def test_claim_c1_the_expected_gradient_of_positive_preactivations_is_not_negati
 
 
 def written(folder: Path, activations: dict[str, Any], losses: dict[str, Any]) -> pd.DataFrame:
-    made.write_table(theory.table(activations, losses), folder / "theory.parquet", "f" * 64)
+    origin.write_table(theory.table(activations, losses), folder / "theory.parquet", "f" * 64)
     return pd.read_parquet(folder / "theory.parquet")
 
 
@@ -250,9 +253,9 @@ def test_another_activation_changes_no_number(tmp_path: Path) -> None:
 def test_code_that_the_table_depends_on_is_in_its_digest() -> None:
     """registry.load imports by name, which reading imports cannot see: hence the names in the rule."""
     chosen = frozenset({("activation", "relu"), ("loss", "mse")})
-    found = source.code("sparsity_cliff.theory", chosen).keys()
-    assert {"sparsity_cliff.activations", "sparsity_cliff.losses"} <= found
-    assert "sparsity_cliff.train" not in found
+    found = digests.code("sparsity_cliff.analysis.theory", chosen).keys()
+    assert {"sparsity_cliff.networks.activations", "sparsity_cliff.networks.losses"} <= found
+    assert "sparsity_cliff.training.loop" not in found
 
 
 # ------------------------------------------------------------------------------------------ on a network
@@ -265,7 +268,7 @@ def test_the_gradient_probe_measures_the_closed_form_on_a_network(loss: str) -> 
     model_options = {"model": {"function": "mlp", "width": 64, "depth": 1, "bias": False}}
     for seed in range(200):
         model = make_model("mlp", seed=seed, **model_options)
-        with probes.GradientSigns(model, 200) as signs:
+        with gradients.GradientSigns(model, 200) as signs:
             value = make("loss", loss)(model(data.x_train), data.y_train)
         value.backward()
         rows.append({metric: found for *_, metric, found in signs.rows()})

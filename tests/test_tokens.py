@@ -17,12 +17,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsity_cliff import source
-from sparsity_cliff.data import DataError, fetch, fineweb, shards
-from sparsity_cliff.data.fineweb import fineweb10b, token_files
-from sparsity_cliff.data.layouts import Tokens, from_arrays, load
+from sparsity_cliff.data import fetch, shards
+from sparsity_cliff.data.errors import DataError
+from sparsity_cliff.data.layouts.tokens import Tokens
+from sparsity_cliff.data.loading import from_arrays, load
 from sparsity_cliff.data.prepare import prepare
-from sparsity_cliff.data.text import text
+from sparsity_cliff.data.sources import fineweb
+from sparsity_cliff.data.sources.fineweb import fineweb10b, token_files
+from sparsity_cliff.data.sources.text import text
+from sparsity_cliff.study import source
+from sparsity_cliff.study.options import convert, options_of
 
 
 def refusal(problem: Any, *arguments: Any, **options: Any) -> str:
@@ -283,7 +287,7 @@ def test_the_text_goes_through_the_data_stage(tmp_path: Path) -> None:
     prepare(json.dumps({"function": "text", "block": 32}), tmp_path / "a.npz", tmp_path)
     data = load(tmp_path / "a.npz")
     assert isinstance(data, Tokens)
-    assert (data.shape, data.classes) == ((32,), source.constant("sparsity_cliff.data.text", "VOCABULARY"))
+    assert (data.shape, data.classes) == ((32,), source.constant("sparsity_cliff.data.sources.text", "VOCABULARY"))
     assert data.delimiters[:2] == (32, 10)
     assert torch.equal(data.held_out(None)[0][0][0], torch.from_numpy(text(tmp_path)["tokens_test"][:32].astype(int)))
 
@@ -314,9 +318,9 @@ def test_ones_own_shards_are_checked_against_their_vocabulary(tmp_path: Path) ->
 
 def test_options_of_every_token_source_can_be_checked() -> None:
     for name in ("text", "fineweb10b", "token_files"):
-        for option in source.options("data", name).values():
+        for option in options_of("data", name).values():
             sample = {"Count": 5, "Count | None": 5, "list[str]": ["a.bin"]}[option.annotation]
-            assert source.convert(option.annotation, sample) == sample
+            assert convert(option.annotation, sample) == sample
         assert source.constant(source.locate("data", name)[0], "KIND") == "tokens"
 
 

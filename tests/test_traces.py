@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsity_cliff import traces
-from sparsity_cliff.traces import LABELS, SCHEMA, Fact, TraceError
+from sparsity_cliff.traces import reader, writer
+from sparsity_cliff.traces.schema import LABELS, SCHEMA, Fact, TraceError
+from sparsity_cliff.training import environment
 
 SPEC = '{"seeds":[0,1],"training":{"steps":2}}'
 ABOUT = {"run": "mlp.relu", "spec": SPEC, "status": {"0": "finished", "1": "diverged at step 1"}, "threads": 1}
@@ -29,14 +30,14 @@ FACTS = [
 
 
 def written(path: Path, **about: Any) -> Path:
-    traces.write(path, TEXTS, FACTS, ABOUT | about)
+    writer.write(path, TEXTS, FACTS, ABOUT | about)
     return path
 
 
 def refusal(path: Path, *expected: str) -> str:
     """What reading `path` is refused with: one line that begins with the path."""
     with pytest.raises(TraceError) as caught:
-        traces.read(path, *expected)
+        reader.read(path, *expected)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
@@ -47,7 +48,7 @@ def refusal(path: Path, *expected: str) -> str:
 
 
 def test_what_is_written_comes_back(tmp_path: Path) -> None:
-    table, about = traces.read(written(tmp_path / "new" / "folder" / "a.parquet"), "mlp.relu", SPEC)
+    table, about = reader.read(written(tmp_path / "new" / "folder" / "a.parquet"), "mlp.relu", SPEC)
     assert table.schema.equals(SCHEMA)
     assert about == ABOUT
     rows = [{**TEXTS, **vars(fact)} for fact in FACTS]
@@ -72,13 +73,13 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
 )
 def test_any_facts_come_back(tmp_path_factory: pytest.TempPathFactory, facts: list[Fact]) -> None:
     path = tmp_path_factory.getbasetemp() / "any.parquet"
-    traces.write(path, TEXTS, facts, ABOUT)
-    assert traces.read(path)[0].to_pylist() == [{**TEXTS, **vars(fact)} for fact in facts]
+    writer.write(path, TEXTS, facts, ABOUT)
+    assert reader.read(path)[0].to_pylist() == [{**TEXTS, **vars(fact)} for fact in facts]
 
 
 def test_not_a_number_comes_back(tmp_path: Path) -> None:
-    traces.write(tmp_path / "a.parquet", TEXTS, [Fact(0, 1, "train", None, None, "loss", float("nan"))], ABOUT)
-    (value,) = traces.read(tmp_path / "a.parquet")[0]["value"].to_pylist()
+    writer.write(tmp_path / "a.parquet", TEXTS, [Fact(0, 1, "train", None, None, "loss", float("nan"))], ABOUT)
+    (value,) = reader.read(tmp_path / "a.parquet")[0]["value"].to_pylist()
     assert value != value
 
 
@@ -115,7 +116,7 @@ def test_the_file_is_whole_when_its_name_appears(tmp_path: Path, monkeypatch: py
     renamed = []
 
     def watch(old: Path, new: Path) -> None:
-        assert traces.read(old, "mlp.relu", SPEC)[1] == ABOUT
+        assert reader.read(old, "mlp.relu", SPEC)[1] == ABOUT
         assert not new.exists()
         renamed.append(new)
 
@@ -152,7 +153,7 @@ def test_a_truncated_trace_is_refused(tmp_path: Path, share: float) -> None:
 @cache
 def good(folder: Path) -> tuple[bytes, list[Any], dict[str, Any]]:
     path = written(folder / "good.parquet")
-    table, about = traces.read(path)
+    table, about = reader.read(path)
     return path.read_bytes(), table.to_pylist(), about
 
 
@@ -164,7 +165,7 @@ def flip(folder: Path, place: int, mask: int) -> None:
     path = folder / "flipped.parquet"
     path.write_bytes(flipped)
     try:
-        table, read = traces.read(path, "mlp.relu", SPEC)
+        table, read = reader.read(path, "mlp.relu", SPEC)
     except TraceError:
         refusal(path, "mlp.relu", SPEC)
     else:
@@ -242,11 +243,11 @@ def test_another_specs_trace_is_refused_and_says_what_differs(tmp_path: Path) ->
     ],
 )
 def test_difference_says_what_changed(old: Any, new: Any, words: str) -> None:
-    assert traces.difference(json.dumps(old), json.dumps(new)) == words
+    assert reader.difference(json.dumps(old), json.dumps(new)) == words
 
 
 def test_versions_name_what_can_change_a_number() -> None:
-    found = traces.versions()
+    found = environment.versions()
     assert found["pyarrow"] == pa.__version__
     assert set(found) == {"python", "sparsity_cliff", "torch", "numpy", "pyarrow"}
 
@@ -271,4 +272,4 @@ def test_the_processor_is_named_as_well_as_the_system_can(
     monkeypatch.setattr(Path, "read_text", read)
     monkeypatch.setattr(platform, "processor", lambda: named)
     monkeypatch.setattr(platform, "machine", lambda: kind)
-    assert traces.processor() == expected
+    assert environment.processor() == expected

@@ -30,6 +30,7 @@ from small import (
     names,
     nearest_to_zero,
     needs_pesq,
+    planned,
     rounding,
     run,
     train,
@@ -38,11 +39,27 @@ from small import (
 )
 from torch import Tensor
 
-from sparsity_cliff import checkpoint, probes, traces
-from sparsity_cliff.data.layouts import Labeled, load
-from sparsity_cliff.train import Batches, Job, Progress, Wish, build, build_loss, environment, pick_device, train_run
+from sparsity_cliff.data.layouts.labeled import Labeled
+from sparsity_cliff.data.loading import load
+from sparsity_cliff.data.seeds import random_state
+from sparsity_cliff.probes.rows import schedule
+from sparsity_cliff.study.spec import Spec
+from sparsity_cliff.traces import reader
+from sparsity_cliff.training import checkpoint, environment, states, stopping
+from sparsity_cliff.training.batches import Batches
+from sparsity_cliff.training.build import Parts, build, build_loss, build_parts
+from sparsity_cliff.training.environment import pick_device
+from sparsity_cliff.training.job import Job, state_of
+from sparsity_cliff.training.progress import Progress
+from sparsity_cliff.training.run import train_run
+from sparsity_cliff.training.surroundings import Wish
 
 GROUPS = ["activations", "weights", "gradients", "histograms"]
+
+
+def small_parts() -> tuple[Spec, Parts]:
+    plan = planned(make_spec())
+    return plan, build_parts(plan, data_of("mlp"), 0, torch.device("cpu"))
 
 
 # ------------------------------------------------------------------------------------------ an independent loop
@@ -54,7 +71,7 @@ def plain_loop(spec: dict[str, Any], lr: Any, stop_at: int) -> tuple[torch.nn.Mo
     model = make_model(spec["model"]["function"], seed=spec["seeds"][0], loss=spec["loss"])
     batches, loss_of = (
         Batches(data, spec["training"]["batch_size"], spec["seeds"][0]),
-        build_loss(spec, 0),
+        build_loss(planned(spec), 0),
     )
     for step in range(stop_at):
         x, y = batches(step)
@@ -91,7 +108,7 @@ def test_the_loop_is_gradient_descent(model: str, loss: str) -> None:
         network, data = plain_loop(spec, rate, step)[0].eval(), data_of(model)
         with torch.no_grad():
             batches = data.held_out(None)
-            total = sum(len(x) * build_loss(spec, 0)(network(x), y).item() for x, y in batches)
+            total = sum(len(x) * build_loss(planned(spec), 0)(network(x), y).item() for x, y in batches)
             expected = total / sum(len(x) for x, _ in batches)
         assert value(facts, "loss@test", None, step) == pytest.approx(expected, rel=tolerance)
 
@@ -169,7 +186,7 @@ def test_a_batch_may_be_larger_than_the_data() -> None:
 
 def contents(path: Path) -> list[Any]:
     """Rows and statuses of a trace; what tells of the time is left out."""
-    table, about = traces.read(path)
+    table, about = reader.read(path)
     rows = [{**row, "value": repr(row["value"])} for row in table.to_pylist()]  # repr: every bit, and NaN equals itself
     return [rows, about["status"], about["spec"]]
 
@@ -254,7 +271,7 @@ def interrupted(folder: Path, spec: dict[str, Any], number: int, monkeypatch: py
     """The trace of a run that got SIGTERM at its batch of this number and was started again."""
     with at_batch(number, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit) as end:
         run(folder, spec)
-    assert end.value.code == checkpoint.COME_BACK
+    assert end.value.code == stopping.COME_BACK
     assert not (folder / "traces").exists()
     assert list((folder / "checkpoints" / "small").rglob("state.pt"))
     path = run(folder, spec)
@@ -471,16 +488,19 @@ def test_a_parameter_without_a_gradient_has_no_state_and_needs_none(tmp_path: Pa
     first, second = (torch.optim.Adam([used, unused]) for _ in range(2))
     used.grad = torch.ones(2)
     first.step()
-    checkpoint.restore_optimizer(second, first.state_dict())
+    states.restore_optimizer(second, first.state_dict())
     assert list(second.state_dict()["state"]) == [0]
 
 
-def test_a_full_device_is_no_fault_of_the_checkpoint() -> None:
-    def full() -> None:
+def test_a_full_device_is_no_fault_of_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
+    plan, parts = small_parts()
+    state = {**state_of(parts), "step": 1, "random": [random_state(parts.device)]}
+    monkeypatch.setattr("sparsity_cliff.training.job.restore_module", full)
     with pytest.raises(torch.OutOfMemoryError):
-        Job(Path("state.pt"), "").take_over(full)
+        Job(plan, Path("state.pt"), "").restore(state, parts)
 
 
 @pytest.mark.parametrize("filled", [True, False])
@@ -499,7 +519,7 @@ def test_a_folder_in_place_of_the_checkpoint_is_set_aside_and_never_deleted(
     capsys.readouterr()
     with at_batch(6, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit) as end:
         run(tmp_path / "parts", spec)  # can save
-    assert end.value.code == checkpoint.COME_BACK
+    assert end.value.code == stopping.COME_BACK
     assert f"small  {path}: not a checkpoint (not a file): not used, starting afresh" in capsys.readouterr().out
     assert path.is_file()
     assert contents(run(tmp_path / "parts", spec)) == expected  # and go on from there
@@ -543,23 +563,24 @@ def test_a_save_that_fails_is_told_once_and_training_goes_on(
     tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines: list[str] = []
-    job = Job(tmp_path / "state.pt", "mine", lines.append, save_every=0)
+    plan, parts = small_parts()
+    job = Job(plan, tmp_path / "state.pt", "mine", lines.append, save_every=0)
     with monkeypatch.context() as patch:
         resaved(patch, OSError(number, os.strerror(number)))
-        job.save({"step": 1}, stop=False)
-        job.save({"step": 2}, stop=False)
+        job.save(parts, {"step": 1}, stop=False)
+        job.save(parts, {"step": 2}, stop=False)
         expected = f"{tmp_path}/state.pt: state not saved ({os.strerror(number)})"
         assert lines == [f"{expected}; training goes on, and what was saved before is there"]
         with pytest.raises(checkpoint.CheckpointError) as caught:
-            job.save({"step": 3}, stop=True)
+            job.save(parts, {"step": 3}, stop=True)
         assert str(caught.value) == f"{expected}, though asked to stop"
-    job.save({"step": 4}, stop=False)
+    job.save(parts, {"step": 4}, stop=False)
     saved = checkpoint.load(tmp_path / "state.pt", "mine")
     assert saved is not None
-    assert saved["current"] == {"step": 4}
+    assert saved["current"]["step"] == 4
     with monkeypatch.context() as patch:
         resaved(patch, OSError(number, os.strerror(number)))
-        job.save({"step": 5}, stop=False)  # again, after one that succeeded: told again
+        job.save(parts, {"step": 5}, stop=False)  # again, after one that succeeded: told again
     assert len([line for line in lines if "not saved" in line]) == 2
 
 
@@ -574,19 +595,19 @@ def kept_run(folder: Path, spec: dict[str, Any], keep: bool = True, **how: Any) 
 def test_what_is_kept_holds_the_final_weights_of_every_seed(tmp_path: Path) -> None:
     spec = make_spec(seeds=[3, 5], optimizer=entry("optimizer", "adam"))
     expected = contents(run(tmp_path, spec))
-    table, _ = traces.read(kept_run(tmp_path, spec))
+    table, _ = reader.read(kept_run(tmp_path, spec))
     files = sorted((tmp_path / "checkpoints").rglob("*"))
     assert [file.name for file in files if file.is_file()] == ["seed-3.pt", "seed-5.pt"]
     for path in (file for file in files if file.is_file()):
         state = checkpoint.load(path)  # as the docstring of train_run says
         assert state is not None
         data = load(tmp_path / "data.npz")
-        model = build(state["spec"], data, state["seed"])
+        model = build(Spec.of_text(state["spec"]), data, state["seed"])
         model.load_state_dict(state["model"])
         facts = [list(row.values())[6:] for row in table.to_pylist() if row["seed"] == state["seed"]]
         x, y = data.held_out(None)[0]
         with torch.no_grad():
-            loss = build_loss(spec, 0)(model.eval()(x), y).item()
+            loss = build_loss(planned(spec), 0)(model.eval()(x), y).item()
         assert loss == pytest.approx(value(facts, "loss@test"), rel=1e-6)
         assert state["status"] == "finished"
     # a finished run that is made to train again starts afresh, and what is kept stays where nothing new is asked for
@@ -607,7 +628,7 @@ def test_a_state_that_cannot_be_kept_is_an_error_that_names_it(tmp_path: Path, m
 def test_by_default_nothing_is_kept_and_a_minute_lies_between_saves(tmp_path: Path) -> None:
     run(tmp_path, make_spec())
     assert not (tmp_path / "checkpoints").exists()
-    job = Job(tmp_path / "state.pt", "mine")
+    job = Job(planned(make_spec()), tmp_path / "state.pt", "mine")
     wishes = [job.wish]
     job._saved -= 60
     wishes.append(job.wish)
@@ -662,16 +683,16 @@ def test_a_diverged_run_says_at_which_step(tmp_path: Path, every: int) -> None:
             for p in model.parameters():
                 p.sub_(2.0 * p.grad)  # type: ignore[operator]
     assert 0 < step < 299
-    table, about = traces.read(run(tmp_path, spec))
+    table, about = reader.read(run(tmp_path, spec))
     assert about["status"] == {"0": f"diverged at step {step}"}
     rows = table.to_pylist()
     losses = [row["value"] for row in rows if (row["split"], row["metric"]) == ("train", "loss")]
     assert all(math.isfinite(loss) for loss in losses)
-    assert {row["step"] for row in rows} == {s for s in probes.schedule(300, every) if s <= step}
+    assert {row["step"] for row in rows} == {s for s in schedule(300, every) if s <= step}
 
 
 def test_the_seeds_after_a_diverged_one_are_trained(tmp_path: Path) -> None:
-    table, about = traces.read(run(tmp_path, {**diverging("mse", 100), "seeds": [0, 1]}))
+    table, about = reader.read(run(tmp_path, {**diverging("mse", 100), "seeds": [0, 1]}))
     assert [status.split(" at ")[0] for status in about["status"].values()] == ["diverged", "diverged"]
     assert set(table["seed"].to_pylist()) == {0, 1}
 
@@ -681,7 +702,7 @@ def test_the_seeds_after_a_diverged_one_are_trained(tmp_path: Path) -> None:
 
 def test_a_trace_says_where_it_comes_from(tmp_path: Path) -> None:
     spec = make_spec(seeds=[4, 2])
-    table, about = traces.read(run(tmp_path, spec), run="small")
+    table, about = reader.read(run(tmp_path, spec), run="small")
     row = table.to_pylist()[0]
     labels = {"run": "small", "architecture": "mlp", "activation": "relu", "loss": "cross_entropy"}
     labels |= {"normalization": "default", "data": "real"}
@@ -702,30 +723,30 @@ def test_the_settings_that_restrict_instructions_are_told(monkeypatch: pytest.Mo
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     level = torch.backends.cpu.get_cpu_capability()
-    assert environment(torch.device("cpu"), 1)["instruction_set"] == f"{level} MKL_CBWR=COMPATIBLE"
+    assert environment.environment(torch.device("cpu"), 1)["instruction_set"] == f"{level} MKL_CBWR=COMPATIBLE"
 
 
 def test_a_run_that_went_on_elsewhere_names_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped on processor A, on B, on B again, and finished on A: last comes the one that finished it."""
     spec = make_spec(seeds=[0, 1])
     for number, name in ((4, "A"), (5, "B"), (6, "B"), (0, "A")):
-        monkeypatch.setattr(traces, "processor", lambda name=name: name)
+        monkeypatch.setattr(environment, "processor", lambda name=name: name)
         if number:
             with at_batch(number, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit):
                 run(tmp_path, spec)
-    _, about = traces.read(run(tmp_path, spec))
+    _, about = reader.read(run(tmp_path, spec))
     assert about["processor"] == "A"
     assert [environment["processor"] for environment in about["environments"]] == ["B", "A"]
 
 
 def test_a_run_that_starts_afresh_forgets_the_places_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces, "processor", lambda: "A")
+    monkeypatch.setattr(environment, "processor", lambda: "A")
     with at_batch(4, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit):
         run(tmp_path, make_spec())
     (path,) = tmp_path.rglob("state.pt")
     damaged(path, lambda state: truncated(state, "current", "model", "head.weight"))
-    monkeypatch.setattr(traces, "processor", lambda: "B")
-    assert [place["processor"] for place in traces.read(run(tmp_path, make_spec()))[1]["environments"]] == ["B"]
+    monkeypatch.setattr(environment, "processor", lambda: "B")
+    assert [place["processor"] for place in reader.read(run(tmp_path, make_spec()))[1]["environments"]] == ["B"]
 
 
 def test_progress_tells_percent_loss_speed_and_remaining_time(

@@ -6,14 +6,16 @@ import os
 import sys
 from pathlib import Path
 
-from sparsity_cliff import stale, study
+from sparsity_cliff.study import table
+from sparsity_cliff.study.reading import StudyError
+from sparsity_cliff.traces import stale
 
 
 def print_runs(path: str) -> None:
     """The run table: id, data set, seeds, steps, and the reason to train."""
     try:
-        plan = study.open_file(path)
-    except study.StudyError as error:
+        plan = table.open_file(path)
+    except StudyError as error:
         raise SystemExit(f"error: {error}") from error
     reasons = {run.id: stale.why_run(run, Path("results") / plan.name) for run in plan.runs.values()}
     width = max(map(len, plan.runs))

@@ -11,25 +11,25 @@ CLIFF = step(
     "analyze_cliff",
     inputs=COLLECT.outputs,
     outputs=TABLE("points", "cliff", "curves"),
-    modules=["analysis", "cliff"],
+    modules=["analysis.points", "analysis.cliff"],
     settings=STUDY.cliff,
 )
 DRIFT = step(
     "analyze_drift",
     inputs=COLLECT.outputs,
     outputs=TABLE("drift", "drift_contrasts"),
-    modules=["analysis"],
+    modules=["analysis.drift"],
     settings=STUDY.drift,
 )
 LAYERS = step(
     "analyze_layers",
     inputs=COLLECT.outputs,
     outputs=TABLE("sparsity_over_steps", "sparsity_by_depth", "gradient_signs", "spikes", "weight_histograms"),
-    modules=["analysis"],
+    modules=[f"analysis.{part}" for part in ("sparsity", "gradients", "spikes", "weights")],
     settings={"level": STUDY.drift["level"], "relu": RELU},
 )
 THEORY = step(
-    "analyze_theory", inputs=[], outputs=TABLE("theory"), modules=["theory"], settings=ENTRIES, selected=NAMED
+    "analyze_theory", inputs=[], outputs=TABLE("theory"), modules=["analysis.theory"], settings=ENTRIES, selected=NAMED
 )
 
 

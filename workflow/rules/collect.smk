@@ -3,7 +3,7 @@ COLLECT = step(
     "collect",
     inputs=list(TRACES.values()),
     outputs=[f"{RESULTS}/tables/{table}.parquet" for table in ("facts", "runs")],
-    modules=["collect"],
+    modules=["analysis.collect"],
 )
 
 

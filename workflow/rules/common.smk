@@ -12,15 +12,16 @@ sys.path[:0] = SEARCH
 os.environ.update(PYTHONPATH=os.pathsep.join([*SEARCH, *filter(None, [os.environ.get("PYTHONPATH")])]))  # for jobs
 
 from snakemake.settings.enums import RerunTrigger
-from sparsity_cliff import reading, source, stale, study
+from sparsity_cliff.study import digests, reading, source, spec, table
+from sparsity_cliff.traces import stale
 
 
 def load_study():
     """The study of the file that was chosen, read by our own reader: Snakemake's would merge several."""
     try:
         file = reading.chosen(workflow.overwrite_configfiles, workflow.config_settings.config)
-        found = study.open_file(file)
-    except study.StudyError as error:
+        found = table.open_file(file)
+    except reading.StudyError as error:
         sys.exit(f"error: {error}")
     workflow.configfiles or workflow.configfiles.append(file)  # for reports
     config.clear()
@@ -74,9 +75,9 @@ def data_file(wildcards):
 def step(rule, inputs, outputs, modules, settings=None, script=None, selected=frozenset()):
     """What makes tables or figures that carry the digest of their origin; `own` is its settings, code and script."""
     keys = [(f"sparsity_cliff.{module}", selected) for module in modules]
-    CODE.update((key, source.code(*key)) for key in keys)
-    text = source.file_digest(Path(workflow.basedir) / "workflow" / "scripts" / f"{script or rule}.py")
-    own = study.canonical({"settings": settings, "code": [CODE[key] for key in keys], "script": text})
+    CODE.update((key, digests.code(*key)) for key in keys)
+    text = digests.file_digest(Path(workflow.basedir) / "workflow" / "scripts" / f"{script or rule}.py")
+    own = spec.canonical({"settings": settings, "code": [CODE[key] for key in keys], "script": text})
     STEPS.append(stale.Step(rule, outputs, inputs, lambda: stale.why_made(outputs, inputs, own)))
 
     read = lambda wildcards: inputs if wanted(*outputs) else [ancient(path) for path in inputs]
@@ -85,16 +86,14 @@ def step(rule, inputs, outputs, modules, settings=None, script=None, selected=fr
 
 def check_end():
     """A sweep that ends well has left nothing stale, not even by an edit while it ran."""
-    source.forget()
+    digests.forget()
     try:
-        now = load_study()
-        same = all(getattr(now, part) == getattr(STUDY, part) for part in ("name", "runs", "cliff", "drift"))
-        same = same and {key: source.code(*key) for key in CODE} == CODE
+        now, code = load_study(), {key: digests.code(*key) for key in CODE}
     except (SystemExit, source.SourceError):  # half an edit
-        same = False
-    left = ["the study or its code changed while the sweep ran; sweep again, for what that made stale"]
-    if same:
-        made = {str(path) for job in workflow.dag.jobs for path in job.output}
-        left = [f"{path} is not what was asked for: {why}" for path, why in stale.judge(STEPS).items() if path in made]
-    if left:
-        raise WorkflowError(left[0])
+        now, code = None, None
+    if code != CODE or any(getattr(now, part) != getattr(STUDY, part) for part in ("name", "runs", "cliff", "drift")):
+        raise WorkflowError("the study or its code changed while the sweep ran; sweep again, for what that made stale")
+    made = {str(path) for job in workflow.dag.jobs for path in job.output}
+    for path, why in stale.judge(STEPS).items():
+        if path in made:
+            raise WorkflowError(f"{path} is not what was asked for: {why}")

@@ -1,17 +1,19 @@
 """Locate the cliff, per architecture and pooled."""
 
-from sparsity_cliff.job import logged
+from sparsity_cliff.logs import logged
 
 with logged(snakemake.log[0]):
     import json
 
-    from sparsity_cliff import analysis, cliff, made
+    from sparsity_cliff.analysis import cliff
+    from sparsity_cliff.analysis.points import points
+    from sparsity_cliff.traces.origin import digest, read_table, write_table
 
-    origin = made.digest(snakemake.params.own, snakemake.input)
-    facts, runs = map(made.read_table, snakemake.input)
+    origin = digest(snakemake.params.own, snakemake.input)
+    facts, runs = map(read_table, snakemake.input)
     settings = json.loads(snakemake.params.own)["settings"]
-    points = analysis.points(facts, runs, settings.pop("losses"), settings.pop("exclude", []))
-    verdicts, curves = cliff.cliffs(points[points["fitted"]], seed=0, **settings)
-    points = cliff.relative_score(points, settings["baseline"])
-    for table, path in zip((points, verdicts, curves), snakemake.output, strict=True):
-        made.write_table(table, path, origin)
+    found = points(facts, runs, settings.pop("losses"), settings.pop("exclude", []))
+    verdicts, curves = cliff.cliffs(found[found["fitted"]], seed=0, **settings)
+    found = cliff.relative_score(found, settings["baseline"])
+    for table, path in zip((found, verdicts, curves), snakemake.output, strict=True):
+        write_table(table, path, origin)

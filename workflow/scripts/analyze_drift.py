@@ -1,16 +1,17 @@
 """Drift over steps, and at the end against its controls."""
 
-from sparsity_cliff.job import logged
+from sparsity_cliff.logs import logged
 
 with logged(snakemake.log[0]):
     import json
 
-    from sparsity_cliff import analysis, made
+    from sparsity_cliff.analysis.drift import drift, drift_contrasts
+    from sparsity_cliff.traces.origin import digest, read_table, write_table
 
-    origin = made.digest(snakemake.params.own, snakemake.input)
-    facts, runs = map(made.read_table, snakemake.input)
+    origin = digest(snakemake.params.own, snakemake.input)
+    facts, runs = map(read_table, snakemake.input)
     settings = json.loads(snakemake.params.own)["settings"]
     controls, level = settings["controls"], settings["level"]
-    tables = analysis.drift(facts, runs, level), analysis.drift_contrasts(facts, runs, controls, level)
+    tables = drift(facts, runs, level), drift_contrasts(facts, runs, controls, level)
     for table, path in zip(tables, snakemake.output, strict=True):
-        made.write_table(table, path, origin)
+        write_table(table, path, origin)

@@ -1,17 +1,18 @@
 """Sparsity over steps and by depth, gradients at initialization, spikes, and the weights at start and end."""
 
-from sparsity_cliff.job import logged
+from sparsity_cliff.logs import logged
 
 with logged(snakemake.log[0]):
     import json
 
-    from sparsity_cliff import analysis, made
+    from sparsity_cliff.analysis import gradients, sparsity, spikes, weights
+    from sparsity_cliff.traces.origin import digest, read_table, write_table
 
-    origin = made.digest(snakemake.params.own, snakemake.input)
-    facts, runs = map(made.read_table, snakemake.input)
+    origin = digest(snakemake.params.own, snakemake.input)
+    facts, runs = map(read_table, snakemake.input)
     level, relu = (json.loads(snakemake.params.own)["settings"][key] for key in ("level", "relu"))
-    tables = [make(facts, runs, level) for make in (analysis.sparsity_over_steps, analysis.sparsity_by_depth)]
-    tables += [analysis.gradient_signs(facts, runs, level), analysis.spikes(facts, runs, relu, level)]
-    tables += [analysis.histograms(facts, runs)]
+    tables = [make(facts, runs, level) for make in (sparsity.sparsity_over_steps, sparsity.sparsity_by_depth)]
+    tables += [gradients.gradient_signs(facts, runs, level), spikes.spikes(facts, runs, relu, level)]
+    tables += [weights.histograms(facts, runs)]
     for table, path in zip(tables, snakemake.output, strict=True):
-        made.write_table(table, path, origin)
+        write_table(table, path, origin)

@@ -2,15 +2,17 @@
 
 import os
 
-from sparsity_cliff.job import logged
+from sparsity_cliff.logs import logged
 
 os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
 with logged(snakemake.log[0]):
     import json
 
-    from sparsity_cliff import made, theory
+    from sparsity_cliff.analysis import theory
+    from sparsity_cliff.traces.origin import digest, write_table
 
     own = snakemake.params.own
     entries = json.loads(own)["settings"]
-    made.write_table(theory.table(entries["activation"], entries["loss"]), snakemake.output[0], made.digest(own, []))
+    table = theory.table(entries["activation"], entries["loss"])
+    write_table(table, snakemake.output[0], digest(own, []))
 os._exit(0)  # all is written; taking torch down in order would cost another half second

@@ -1,10 +1,10 @@
 """Draw one figure from its tables."""
 
-from sparsity_cliff.job import logged
+from sparsity_cliff.logs import logged
 
 with logged(snakemake.log[0]):
-    from sparsity_cliff import made
     from sparsity_cliff.figures import draw
+    from sparsity_cliff.traces.origin import digest
 
-    origin = made.digest(snakemake.params.own, snakemake.input)
+    origin = digest(snakemake.params.own, snakemake.input)
     draw(snakemake.params.figure, snakemake.input, snakemake.output, origin)

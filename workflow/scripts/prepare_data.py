@@ -1,6 +1,6 @@
 """Prepare one data set: the arrays of its source, in one .npz file."""
 
-from sparsity_cliff.job import logged
+from sparsity_cliff.logs import logged
 
 with logged(snakemake.log[0]):
     from sparsity_cliff.data.prepare import prepare

@@ -3,7 +3,7 @@
 import os
 import time
 
-from sparsity_cliff.job import logged
+from sparsity_cliff.logs import logged
 
 os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
 started = time.time() - time.process_time()  # of this process
@@ -12,7 +12,7 @@ with logged(snakemake.log[0]):
         from snakemake_executor_plugin_submitit.devices import claim
 
         claim(snakemake.resources.gpu, per_device=int(snakemake.config["study"].get("jobs_per_gpu", 1)))
-    from sparsity_cliff.train import train_run
+    from sparsity_cliff.training.run import train_run
 
     run, params, files = snakemake.wildcards.run, snakemake.params, (snakemake.input[0], snakemake.output[0])
     how = {"threads": snakemake.threads, "started": started, **snakemake.config.get("checkpoints", {})}

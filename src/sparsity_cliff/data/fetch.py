@@ -9,7 +9,7 @@ from http.client import HTTPException
 from pathlib import Path
 from shutil import copyfileobj
 
-from sparsity_cliff.data import DataError
+from sparsity_cliff.data.errors import DataError
 
 ATTEMPTS, PAUSE, TIMEOUT = 6, 2.0, 60.0  # seconds: a pause doubles with each attempt; a silent server is given up
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from sparsity_cliff import made, registry, source
-from sparsity_cliff.data import DataError
+from sparsity_cliff.data.errors import DataError
+from sparsity_cliff.data.layouts import KINDS
+from sparsity_cliff.study import registry, source
+from sparsity_cliff.traces.files import whole
 
 
 def prepare(spec: str, output: str | Path, root: str | Path, batches: Mapping[str, int] | None = None) -> None:
@@ -21,13 +23,13 @@ def prepare(spec: str, output: str | Path, root: str | Path, batches: Mapping[st
     function = entry.pop("function")
     arrays = registry.load("data", function)(Path(root), **entry)
     check(function, arrays, batches or {})
-    with made.whole(output) as temporary:
+    with whole(output) as temporary:
         np.savez(temporary, **arrays)
 
 
 def check(function: str, arrays: Any, batches: Mapping[str, int]) -> None:
     """DataError, naming the source, where its arrays cannot be trained on."""
-    from sparsity_cliff.data.layouts import Labeled, Speech, Tokens, from_arrays  # torch
+    from sparsity_cliff.data.loading import from_arrays  # torch, which a source that only fetches does without
 
     if not isinstance(arrays, Mapping) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise DataError(f"{function}: returns no dict of numpy arrays; valid: {LAYOUTS}")
@@ -42,14 +44,14 @@ def check(function: str, arrays: Any, batches: Mapping[str, int]) -> None:
         raise DataError(f"{function}: {error}; valid: {LAYOUTS}") from error
     module = source.locate("data", function)[0]
     kind, shape = source.constant(module, "KIND"), source.constant(module, "SHAPE")
-    fitting = {"signal": Labeled, "image": Labeled, "tokens": Tokens, "speech": Speech}[kind]
-    if not isinstance(data, fitting) or (kind == "image" and len(data.shape) != 3):
+    labeled = KINDS[kind] == "labeled"
+    if not isinstance(data, registry.load("layout", KINDS[kind])) or (kind == "image" and len(data.shape) != 3):
         found = f"{type(data).__name__.lower()} examples of shape {data.shape}"
         raise DataError(f"{function}: {found}; its module states KIND = {kind!r}")
-    if isinstance(data, Labeled) and shape is not None and tuple(shape) != data.shape:
+    if labeled and shape is not None and tuple(shape) != data.shape:
         raise DataError(f"{function}: examples of shape {data.shape}; its module states SHAPE = {shape}")
     for part in ("x_train", "x_test"):
-        if isinstance(data, Labeled) and not np.isfinite(arrays[part]).all():
+        if labeled and not np.isfinite(arrays[part]).all():
             raise DataError(f"{function}: {part} has values that are not finite")
     for architecture, size in batches.items():
         if size > data.examples:

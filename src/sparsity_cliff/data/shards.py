@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsity_cliff.data import DataError
+from sparsity_cliff.data.errors import DataError
 
 MAGIC, VERSION, HEADER = 20240520, 1, 256  # the header is HEADER int32
 PIECE = 1 << 24  # bytes of a shard that are in memory at once while it is checked

@@ -29,7 +29,7 @@ FIGURES = {
 def draw(name: str, tables: Iterable[str], outputs: Iterable[str], made: str) -> None:
     """Read the tables of a figure, draw it, and save it under each name of `outputs`, with the digest `made`."""
     from sparsity_cliff.figures.style import save, styled
-    from sparsity_cliff.made import read_table
+    from sparsity_cliff.traces.origin import read_table
 
     module = importlib.import_module(f"sparsity_cliff.{FIGURES[name].module}")
     with styled():

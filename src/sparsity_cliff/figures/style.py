@@ -17,7 +17,8 @@ import seaborn as sns
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from sparsity_cliff.made import remark, whole
+from sparsity_cliff.traces.files import whole
+from sparsity_cliff.traces.origin import remark
 
 COLUMN, TEXT = 3.4, 7.0  # inches: widths of one column and of the whole page of a paper
 SMALL, NORMAL = 6.0, 7.0  # points
@@ -73,7 +74,7 @@ def styled() -> Iterator[None]:
 def save(figure: Figure, path: str | Path, origin: str) -> None:
     """Write the figure, without the time of writing: the same tables give the same bytes on one machine.
 
-    origin: digest of what it is made of, which the file then carries (sparsity_cliff.made).
+    origin: digest of what it is made of, which the file then carries (traces/origin.py).
     """
     text = remark(origin)
     about = {"CreationDate": None, "Keywords": text} if Path(path).suffix == ".pdf" else {"Comment": text}  # of PNG

@@ -1,0 +1,59 @@
+"""Many traces -> two tables: `facts`, all their rows, and `runs`, one row per run and seed."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from sparsity_cliff.traces.files import whole
+from sparsity_cliff.traces.origin import metadata, write_table
+from sparsity_cliff.traces.reader import read
+from sparsity_cliff.traces.schema import SCHEMA
+
+
+def collect(
+    files: Mapping[str, str | Path],
+    specs: Mapping[str, str],
+    codes: Mapping[str, str],
+    facts: str | Path,
+    runs: str | Path,
+    origin: str,
+) -> None:
+    """Write the tables `facts` and `runs` from the traces `files`, run id -> path, in the order of the ids.
+
+    specs, codes: run id -> canonical spec and code that its trace must have. origin: digest that the tables carry
+    (traces/origin.py). TraceError, naming the file, for any that is not the run's own or was made otherwise.
+    """
+    rows: list[dict[str, Any]] = []
+    with whole(facts) as temporary:
+        with pq.ParquetWriter(temporary, SCHEMA.with_metadata(metadata(origin)), compression="zstd") as writer:
+            for run in sorted(files):
+                table, about = read(files[run], run, specs[run], codes[run])
+                writer.write_table(table.replace_schema_metadata(metadata(origin)))
+                rows += _seeds(about)
+        write_table(pd.DataFrame(rows), runs, origin)
+
+
+def _seeds(about: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row per seed of a trace. target_sparsity: the nominal setting of a sparsity control, missing for others.
+
+    Columns `*_seconds`: the seed's share of its job's seconds. A job trains its seeds one after another and measures
+    their seconds together; the shares are equal, and add up to the job's.
+    """
+    spec = json.loads(about["spec"])
+    training, activation = spec["training"], spec["activation"]
+    common = {"run": about["run"], "data": spec["data"]["axis"], "dataset": spec["data"]["name"]}
+    common |= {key: spec[key]["name"] for key in ("architecture", "activation", "loss", "normalization")}
+    common |= {"target_sparsity": activation.get("sparsity", activation.get("q")), "steps": training["steps"]}
+    common |= {"device": about["device"], "threads": about["threads"], "torch": about["versions"]["torch"]}
+    for key in ("processor", "instruction_set"):  # of a run that went on elsewhere, those of every place
+        common[key] = " + ".join(dict.fromkeys(place[key] for place in about.get("environments", []))) or None
+    common |= {f"{part}_seconds": seconds / len(spec["seeds"]) for part, seconds in about["seconds"].items()}
+    rows = []
+    for seed in spec["seeds"]:
+        status, _, step = about["status"][str(seed)].partition(" at step ")
+        rows.append({**common, "seed": seed, "status": status, "diverged_step": float(step) if step else None})
+    return rows

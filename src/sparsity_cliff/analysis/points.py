@@ -1,0 +1,46 @@
+"""One point per configuration and seed: measured sparsity against score."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from sparsity_cliff.analysis.means import finished, last_step
+
+#: What a run is judged by: the first of these test metrics that its architecture's runs have. Share of right answers
+#: (of right next tokens), PESQ (1 to 4.5) and STOI (0 to 1) of enhanced speech.
+SCORES = ["accuracy", "pesq", "stoi"]
+
+
+def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], exclude: Sequence[str]) -> pd.DataFrame:
+    """One row per finished seed on real data: measured sparsity and score at the last step.
+
+    losses: of each architecture's runs, those with the first of these losses that it has any with. metric: which of
+    SCORES the score is, one for all points of an architecture. configuration: the activation, with the normalization
+    where that is not the architecture's own. fitted: whether the point belongs to the curve, that is, its activation is
+    not in `exclude`. Columns also: loss, near_zero_share, target_sparsity (the nominal setting of a control), run.
+    """
+    whole = last_step(finished(facts, runs))
+    whole = whole[whole["layer"].isna() & (whole["split"] == "test") & (whole["data"] == "real")]
+    real = set(runs.loc[runs["data"] == "real", ["architecture", "loss"]].itertuples(index=False, name=None))
+    judged = {architecture: loss for loss in reversed(losses) for architecture, other in real if loss == other}
+    wide = whole[whole["loss"] == whole["architecture"].map(judged)].pivot_table(
+        index=["run", "seed", "architecture", "activation", "normalization", "loss"], columns="metric", values="value"
+    )
+    wide = wide.reindex(columns=["activation_sparsity", "near_zero_share", *SCORES])  # also where no seed finished
+    table = wide.reset_index().rename(columns={"activation_sparsity": "sparsity"})
+    table = table[table[list(SCORES)].notna().any(axis=1)].reset_index(drop=True)  # silence has no score
+    table["metric"] = [""] * len(table)
+    table["score"] = np.nan
+    for _, part in table.groupby("architecture"):
+        metric = next((name for name in SCORES if part[name].notna().all()), SCORES[0])
+        table.loc[part.index, "metric"], table.loc[part.index, "score"] = metric, part[metric]
+    own = table["normalization"] == "default"
+    configuration = table["activation"].where(own, table["activation"] + " · " + table["normalization"])
+    # the order of the study, not of the alphabet
+    table = runs[["run", "seed", "target_sparsity"]].merge(
+        table.assign(configuration=configuration), on=["run", "seed"]
+    )
+    table["fitted"] = ~table["activation"].isin(list(exclude))
+    columns = ["sparsity", "score", "metric", "near_zero_share", "target_sparsity", "fitted", "loss", "run"]
+    return table[["architecture", "configuration", "seed", *columns]]

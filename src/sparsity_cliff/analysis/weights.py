@@ -1,0 +1,28 @@
+"""How weights are distributed at the start and at the end."""
+
+import numpy as np
+import pandas as pd
+
+from sparsity_cliff.analysis.means import CELL, finished, hidden
+from sparsity_cliff.traces.metrics import HISTOGRAM_EDGES
+
+
+def histograms(facts: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Weight densities at the first and the last step, per unit of the initial standard deviation.
+
+    Mean over seeds and over the hidden matrices that an activation feeds. left, right: bin edges; the two open bins
+    have no density: outside is the share of the weights that lies in them. moment: "start" or "end".
+    """
+    good = finished(facts, runs)
+    rows = good[good["metric"].str.startswith("weight_histogram.")].merge(hidden(good))
+    table = rows.groupby([*CELL, "metric", "step"], sort=False).agg(share=("value", "mean"), n=("seed", "nunique"))
+    table = table.reset_index()
+    number = table["metric"].str.rsplit(".").str[-1].astype(int)
+    inside = (number > 0) & (number < len(HISTOGRAM_EDGES))
+    outside = table["share"].mask(inside, 0).groupby([table[name] for name in (*CELL, "step")]).transform("sum")
+    table = table.assign(number=number, outside=outside)[inside]
+    edges = np.array(HISTOGRAM_EDGES)
+    left, right = edges[table["number"] - 1], edges[table["number"]]
+    moment = np.where(table["step"] == 0, "start", "end")
+    table = table.assign(left=left, right=right, moment=moment, density=table["share"] / (right - left))
+    return table[[*CELL, "moment", "left", "right", "density", "outside", "n"]].reset_index(drop=True)

@@ -1,0 +1,32 @@
+"""Losses: factories -> nn.Module (outputs, targets) -> scalar mean over the batch.
+
+Classifiers: logits (N, K), labels (N,) int64. Language models: logits (N, T, K), labels (N, T).
+"""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CrossEntropy(nn.Module):
+    """Mean over the batch of -log softmax at the label, in nats."""
+
+    in_nats = True
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+
+
+class OneHotMSE(nn.Module):
+    """Mean over batch and classes of (output - one-hot)², as F.mse_loss averages it (2/K of ½‖f - y‖² per example)."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.mse_loss(logits, F.one_hot(labels, logits.shape[-1]).to(logits.dtype))
+
+
+LOSSES: dict[str, Callable[..., nn.Module] | str] = {
+    "cross_entropy": CrossEntropy,
+    "mse": OneHotMSE,
+    "mpsenet": "sparsity_cliff.networks.losses.mpsenet:MPSENetLoss",
+}

@@ -1,0 +1,79 @@
+"""What a table or a figure was made of, written into the file itself: a digest of settings, code and inputs.
+
+So a file can be judged wherever it lies and whenever it was written (stale.py), without any record beside
+it. A trace's own digest stands for its contents; a table's or a figure's stands for all that it was made of.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sparsity_cliff.traces.files import whole
+
+_KEY = b"sparsity_cliff.made"  # of a table's metadata
+_TEXT = "sparsity-cliff made of "  # before the digest, in a figure
+
+
+class UnknownOrigin(ValueError):
+    """An input that does not say what it is; the message names it."""
+
+
+def of(path: str | Path) -> str | None:
+    """The digest that a trace, a table or a figure carries; None where it is missing, torn or not of this workflow."""
+    path = Path(path)
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            from sparsity_cliff.traces.reader import digest_of
+
+            own = (pq.read_metadata(path).metadata or {}).get(_KEY)
+            return own.decode() if own else digest_of(path)
+        match = re.search(rf"{_TEXT}([0-9a-f]{{64}})".encode(), path.read_bytes())
+        return match[1].decode() if match else None
+    except (OSError, ValueError, AttributeError):  # pyarrow's errors are OSError and ValueError
+        return None
+
+
+def digest(own: str, inputs: Iterable[str | Path]) -> str:
+    """The digest for what is made with the settings and code `own` (canonical JSON) from `inputs`, in that order.
+
+    UnknownOrigin where an input carries none itself.
+    """
+    sha = hashlib.sha256(own.encode())
+    for path in inputs:
+        known = of(path)
+        if known is None:
+            raise UnknownOrigin(f"{path}: missing, torn, or not made by this workflow; delete it and run again")
+        sha.update(f"\n{known}".encode())
+    return sha.hexdigest()
+
+
+def metadata(made: str) -> dict[bytes, bytes]:
+    """For the schema of a table."""
+    return {_KEY: made.encode()}
+
+
+def remark(made: str) -> str:
+    """For the metadata of a figure."""
+    return f"{_TEXT}{made}"
+
+
+def read_table(path: str | Path) -> Any:
+    """A table as a pandas frame. One thread reads it: pyarrow's pool, once begun, can abort a busy process's exit."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path).read(use_threads=False).to_pandas(use_threads=False)
+
+
+def write_table(table: Any, path: str | Path, made: str) -> None:
+    """Write a pandas or Arrow table to a Parquet file that carries the digest `made`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrow = table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False, nthreads=1)
+    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **metadata(made)})
+    with whole(path) as temporary:
+        pq.write_table(arrow, temporary)

@@ -1,0 +1,82 @@
+"""Read the trace of a run, and check it: page checksums, a digest of rows and metadata, and what the caller expects."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sparsity_cliff.traces.schema import KEY, SCHEMA, TraceError, digest
+
+REMEDY = "delete it and run again"
+
+
+def read(
+    path: str | Path, run: str | None = None, spec: str | None = None, code: str | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The rows and the metadata of a trace.
+
+    TraceError where the file is missing, torn, altered, of another schema, or (where given) not the trace of `run`
+    with the canonical `spec` and `code`.
+    """
+    try:
+        # a file in memory, so that a torn one is an error here and not a crash of a memory map later
+        # by one thread: pyarrow's pool, once begun, can abort a busy process's exit; and pq.read_table imports pandas
+        content = pa.BufferReader(Path(path).read_bytes())
+        table = pq.ParquetFile(content, page_checksum_verification=True).read(use_threads=False)
+        table.validate(full=True)  # page headers have no checksum: codes may point outside their dictionary
+        payload = json.loads(table.schema.metadata[KEY])
+        text = payload["about"]
+        about = json.loads(text)
+    except FileNotFoundError as error:
+        raise TraceError(f"{path}: trace missing") from error
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TraceError(f"{path}: not a readable trace ({reason}); {REMEDY}") from error
+    if not table.schema.equals(SCHEMA):
+        raise TraceError(f"{path}: columns are not those of a trace; {REMEDY}")
+    if digest(table, text) != payload.get("sha256"):
+        raise TraceError(f"{path}: contents do not match their own checksum; {REMEDY}")
+    if run is not None and about["run"] != run:
+        raise TraceError(f"{path}: this is the trace of {about['run']}, not of {run}; {REMEDY}")
+    if spec is not None and about["spec"] != spec:
+        raise TraceError(f"{path}: made with another spec ({difference(about['spec'], spec)}); {REMEDY}")
+    if code is not None and (changed := changed_modules(about["code"], json.loads(code))):
+        raise TraceError(f"{path}: made with other code of {', '.join(changed)}; {REMEDY}")
+    return table, about
+
+
+def digest_of(path: str | Path) -> str | None:
+    """The digest of its contents that a trace carries, unchecked; None for any other Parquet file."""
+    metadata = pq.read_metadata(path).metadata or {}
+    found = json.loads(metadata.get(KEY, b"{}")).get("sha256")
+    return found if isinstance(found, str) else None
+
+
+def difference(old: str, new: str) -> str:
+    """What differs between two canonical specs, in words: `a.b.c changed from x to y`, first difference first."""
+    before, after = _flat(json.loads(old)), _flat(json.loads(new))
+    changes = []
+    for key in sorted(before.keys() | after.keys()):
+        if key not in before:
+            changes.append(f"{key} is new: {after[key]}")
+        elif key not in after:
+            changes.append(f"{key} is gone: was {before[key]}")
+        elif before[key] != after[key]:
+            changes.append(f"{key} changed from {before[key]} to {after[key]}")
+    return "; ".join(changes)
+
+
+def changed_modules(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Modules whose digests differ, or that only one of the two has."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {prefix: json.dumps(value)}
+    return {
+        key: text for name in value for key, text in _flat(value[name], f"{prefix}.{name}" if prefix else name).items()
+    }
