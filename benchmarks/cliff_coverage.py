@@ -1,6 +1,7 @@
 """How often the cliff estimator is right, on synthetic curves whose truth is known.
 
-Writes the tables of docs/cliff.md, between its two markers: `python benchmarks/cliff_coverage.py [--datasets N]`.
+Writes docs/cliff-tables.md between its two markers: `python benchmarks/cliff_coverage.py [--datasets N]`.
+docs/cliff.md quotes five of the numbers.
 About ten minutes on one core at the default N. Deterministic: the same N gives the same tables.
 """
 
@@ -16,7 +17,7 @@ from scipy import stats
 
 from sparsity_cliff.analysis import cliff
 
-PAGE = Path(__file__).parents[1] / "docs" / "cliff.md"
+PAGE = Path(__file__).parents[1] / "docs" / "cliff-tables.md"
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
 RESAMPLES = 399
 DENSE, KINK = 0.65, 0.6  # accuracy without sparsity; how much steeper it falls after the break, per unit of sparsity
@@ -350,33 +351,46 @@ def main() -> None:
         print(f"{study.__name__}: {len(studies[-1])} rows, {time.perf_counter() - start:.0f} s", flush=True)
     broken, unbroken, together, compared = studies
     text = f"""
-`python benchmarks/cliff_coverage.py --datasets {datasets}` wrote this: {RESAMPLES} resamples, nominal level 95 %.
-A cell (truth, n, noise) has {datasets} data sets where there is a break or a straight line, {datasets // 4} where the
-truth is smooth, over even, clustered and random designs and 3 to 6 seeds. A coverage of 95 % is measured to
-± {196 * (0.95 * 0.05 / datasets) ** 0.5:.0f} points in a cell where all are called, less well where fewer are.
+## Summary
+
+`python benchmarks/cliff_coverage.py --datasets {datasets}` generates this section and the next four, with {RESAMPLES}
+resamples and a nominal level of 95 %. A cell is one combination of truth, number of configurations n, and noise. It has
+{datasets} data sets for a break or a straight line, and {datasets // 4} for a smooth truth, over even, clustered, and
+random designs and 3 to 6 seeds. In a cell where all data sets are called, a coverage of 95 % is measured to
+± {196 * (0.95 * 0.05 / datasets) ** 0.5:.0f} points. Where fewer are called, it is less precise.
 
 {summary(broken, unbroken)}
 
-**Known breaks**: share of data sets in which a cliff is called / coverage of its interval among those (bold: below
-90 %), by number of configurations n and noise.
+## Known breaks
+
+Each entry shows the share of data sets that are called a cliff and, among those, the coverage of the interval (bold:
+below 90 %). Rows are the number of configurations n and the noise.
 
 {table(broken, ["n", "noise"], "break")}
 
-The same by design. A clustered design has one level below 0.45: a break at 0.3 cannot be located there.
+The same results by design. A clustered design has one level below 0.45, so a break at 0.3 cannot be located there.
 
 {table(broken, ["design", "n"], "break")}
 
-**No break**: share of data sets in which a cliff is (falsely) called, over all noises, and the other verdicts.
+## No break
+
+The columns n 8 to n 40 show the share of data sets that are falsely called a cliff, over all noises. The last two
+columns show the shares of the other verdicts.
 
 {no_break_table(unbroken)}
 
-**Pooled**: 16 configurations per architecture, over all noises; called / coverage of the mean break. The last two
-have no break: every call there is false.
+## Pooled curves
+
+Each architecture has 16 configurations. Each entry shows the share called, over all noises, and the coverage of the
+mean break. It covers {datasets // 4} data sets per noise. The last two truths have no break, so every call there is
+false.
 
 {table(together, ["truth"], "architectures")}
 
-**Why this interval**: coverage (and median width) of a break near 0.7 that can be located, whatever the verdict;
-3 seeds.
+## Choice of interval
+
+Each entry shows the coverage and, in parentheses, the median width of the interval of a break near 0.7 that can be
+located, whatever the verdict, with 3 seeds and up to {datasets // 2} data sets.
 
 {scheme_table(compared)}
 """

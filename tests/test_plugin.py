@@ -580,7 +580,7 @@ def test_every_option_that_the_plugin_sets_is_kept_from_a_variable(monkeypatch: 
 
 
 def test_the_variables_that_the_plugin_decides_are_documented() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "slurm.md").read_text()
+    text = (Path(__file__).parents[1] / "docs" / "slurm-reference.md").read_text()
     listed = text[text.index("`SBATCH_ARRAY_INX`") : text.index("A limit that comes from")]
     assert tuple(name.removeprefix("SBATCH_") for name in re.findall(r"`(\w+)`", listed)) == slurm.DECIDED
 
