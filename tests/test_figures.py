@@ -341,7 +341,7 @@ def test_a_score_has_its_own_name_and_unit():
     labels = dict(zip(tables("large")["cliff"]["architecture"], (axes.get_ylabel() for axes in page.axes), strict=True))
     assert labels == {
         **dict.fromkeys(ARCHITECTURES, "accuracy (%)"),
-        "mpsenet": "PESQ (1 to 4.5)",
+        "mpsenet": "PESQ (1 to 4.64)",
         "pooled": "relative score (%)",
     }
     assert draw("cliff", "dense").axes[-1].get_ylabel() == "relative accuracy (%)"

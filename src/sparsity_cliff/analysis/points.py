@@ -8,7 +8,7 @@ import pandas as pd
 from sparsity_cliff.analysis.means import finished, last_step
 
 #: What a run is judged by: the first of these test metrics that its architecture's runs have. Share of right answers
-#: (of right next tokens), PESQ (1 to 4.5) and STOI (0 to 1) of enhanced speech.
+#: (of right next tokens), PESQ (1 to 4.64) and STOI (0 to 1) of enhanced speech.
 SCORES = ["accuracy", "pesq", "stoi"]
 
 

@@ -19,7 +19,7 @@ COLUMNS = 3
 #: cliff of noise.
 SCORES = {
     "accuracy": ("accuracy (%)", 100, 0.1),
-    "pesq": ("PESQ (1 to 4.5)", 1, 0.35),
+    "pesq": ("PESQ (1 to 4.64)", 1, 0.35),
     "stoi": ("STOI (0 to 1)", 1, 0.1),
     "relative accuracy": ("relative accuracy (%)", 100, 0.1),
     "relative score": ("relative score (%)", 100, 0.1),
