@@ -30,12 +30,12 @@ from snakemake_interface_common.exceptions import ApiError
 from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import _make_sbatch_string
 
+import gpu_claims
 from snakemake_executor_plugin_submitit import (
     RANGES,
     Executor,
     ExecutorSettings,
     Member,
-    devices,
     jobs,
     ledger,
     local,
@@ -1476,7 +1476,7 @@ def test_ctrl_c_ends_local_jobs_which_save_and_go_on_later(tmp_path: Path, at_te
 
 
 def test_local_jobs_side_by_side_have_a_device_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(devices.CLAIMED, raising=False)
+    monkeypatch.delenv(gpu_claims.CLAIMED, raising=False)
     snakefile = SHORT.replace(
         "sleep {SECONDS};",
         "for try in $(seq 200); do [ -e out/0.starts -a -e out/1.starts ] && break; sleep 0.1; done; "
@@ -1487,7 +1487,7 @@ def test_local_jobs_side_by_side_have_a_device_each(tmp_path: Path, monkeypatch:
     flow.outer = {"CUDA_VISIBLE_DEVICES": ",".join(names)}
     flow.run("--default-resources", "gpu=1")
     assert sorted(file.read_text().strip() for file in (flow.folder / "out").glob("*.device")) == names
-    for file in devices._folder().glob(f"{tmp_path.name}-{os.getpid()}-*"):
+    for file in gpu_claims._folder().glob(f"{tmp_path.name}-{os.getpid()}-*"):
         file.unlink()
 
 

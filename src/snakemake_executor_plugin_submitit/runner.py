@@ -19,6 +19,7 @@ import psutil
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
+import gpu_claims
 from snakemake_executor_plugin_submitit import ledger, report, slurm
 
 SHELLS = {"ash", "bash", "dash", "ksh", "sh", "zsh"}
@@ -81,9 +82,7 @@ class Allocation:
             signal.signal(signal.SIGUSR2, self._note)
             signal.signal(signal.SIGTERM, self._note)
         if self.submission.backend == "local" and self.submission.gpus:
-            from snakemake_executor_plugin_submitit import devices
-
-            devices.claim(self.submission.gpus)
+            gpu_claims.claim(self.submission.gpus)
         waiting = [job for job in self.jobs if self.submission.outcome(job) is None]
         handled = 0
         try:
