@@ -31,20 +31,10 @@ from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import _make_sbatch_string
 
 import gpu_claims
-from snakemake_executor_plugin_submitit import (
-    RANGES,
-    Executor,
-    ExecutorSettings,
-    Member,
-    jobs,
-    ledger,
-    local,
-    report,
-    resources,
-    runner,
-    slurm,
-)
+from snakemake_executor_plugin_submitit import ExecutorSettings, jobs, ledger, local, report, resources, runner, slurm
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, LedgerError, Submission
+from snakemake_executor_plugin_submitit.members import Member
+from snakemake_executor_plugin_submitit.settings import RANGES, check, check_paths
 
 DAY = 86400
 
@@ -85,11 +75,6 @@ def wait_until(condition: Callable[[], Any], seconds: float = 20) -> None:
 
 
 # ------------------------------------------------------------------------------------------ settings
-
-
-def check(given: ExecutorSettings) -> None:
-    executor: Any = SimpleNamespace(settings=given)
-    Executor._check_settings(executor)
 
 
 def refusal(**given: Any) -> str:
@@ -778,27 +763,27 @@ def test_a_path_that_would_be_misread_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     workflow = SimpleNamespace(main_snakefile="/flow/Snakefile", overwrite_configfiles=[])
-    executor: Any = SimpleNamespace(settings=ExecutorSettings(), workflow=workflow)
-    Executor._check_paths(executor)
+    given = ExecutorSettings()
+    check_paths(given, workflow)
     here = tmp_path / name
     here.mkdir()
     what = {
         "working directory": lambda: monkeypatch.chdir(here),
-        "--submitit-folder": lambda: setattr(executor.settings, "folder", str(here)),
+        "--submitit-folder": lambda: setattr(given, "folder", str(here)),
         "--snakefile": lambda: setattr(workflow, "main_snakefile", str(here)),
         "--configfile": lambda: workflow.overwrite_configfiles.append(here),
     }
     for number, (where, change) in enumerate(what.items()):
         change()
         with pytest.raises(ApiError) as error:
-            Executor._check_paths(executor)
+            check_paths(given, workflow)
         text = str(error.value)
         assert len(text.splitlines()) == 1
         assert f"cannot be used: {REFUSED[name]} in it would be misread in jobs' scripts" in text
         if number > 0:
             assert text.startswith(f"{where} {str(here)!r} ")
         monkeypatch.chdir(tmp_path)
-        executor.settings, workflow.main_snakefile = ExecutorSettings(), "/flow/Snakefile"
+        given, workflow.main_snakefile = ExecutorSettings(), "/flow/Snakefile"
     assert not [*tmp_path.rglob("pwned")]
 
 

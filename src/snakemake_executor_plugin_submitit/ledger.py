@@ -121,16 +121,20 @@ class Submission:
     warn: Callable[[str], None] = field(default=print, compare=False, repr=False)  # of a damaged file, by its name
 
     def script(self, number: int) -> Path:
+        """The command of a job."""
         return self.folder / f"{number}.sh"
 
     def log(self, number: int) -> Path:
+        """What a job prints."""
         return self.folder / f"{number}.log"
 
     @property
     def pickle(self) -> Path:
+        """What submitit runs on the node."""
         return self.folder / "submitted.pkl"
 
     def save(self) -> None:
+        """Write down what was submitted, or is about to be; not its id."""
         content = {name: getattr(self, name) for name in SAVED}
         content["entries"] = [asdict(entry) for entry in self.entries]
         write(self.folder / "submission.json", json.dumps(content, indent=1))
@@ -142,6 +146,7 @@ class Submission:
             write(self.folder / "id", base)
 
     def take_id(self, base: str) -> None:
+        """The ids of the allocations, from the id that the submission got."""
         self.ids = base.split()
         if self.backend == "slurm" and len(self.allocations) > 1:
             self.ids = [f"{base}_{task}" for task in range(len(self.allocations))]
@@ -158,13 +163,16 @@ class Submission:
         return self.starts(allocation)
 
     def starts(self, allocation: int) -> int:
+        """How often an allocation began to run."""
         return sum(match[1] == str(allocation) for match in self._matches("starts", START))
 
     @property
     def started_ids(self) -> list[str]:
+        """Ids of the allocations that began to run, one for each time."""
         return [match[2] for match in self._matches("starts", START)]
 
     def finish(self, number: int, **outcome: Any) -> None:
+        """Write the outcome of a job."""
         write(self.folder / f"{number}.json", json.dumps(outcome))
 
     def outcome(self, number: int) -> dict[str, Any] | None:
@@ -204,6 +212,7 @@ class Submission:
     # ---------------------------------------------------------------------------------- what Snakemake knows
 
     def close(self, number: int, event: str) -> None:
+        """Note that Snakemake knows of a job's end; `event` is one of CLOSED."""
         with suppress(OSError):  # a full disk; a new Snakemake would look at the outcome
             _append(self.folder / "closed", f"{number} {event}")
 
@@ -385,6 +394,7 @@ class Ledger:
             self._warn(text)
 
     def release(self) -> None:
+        """Let another Snakemake use the folder."""
         self._lock.close()
 
     def new(self, name: str, **content: Any) -> Submission:

@@ -4,13 +4,14 @@ import re
 from typing import Any
 
 from snakemake_executor_plugin_submitit import jobs, slurm
+from snakemake_executor_plugin_submitit.members import Member
 
 #: slurmd's and the kernel's words for a job that used more memory than it asked for.
 MEMORY = re.compile(r"oom[-_ ]?kill|out of memory|exceeded (job |step )?memory limit|exceeded memory", re.IGNORECASE)
 
 
-def failure(member: Any, state: slurm.State | None, outcome: dict[str, Any], note: str = "") -> str:
-    """Lines about a member (see __init__) that failed; `state` is what SLURM says of it, if it said anything."""
+def failure(member: Member, state: slurm.State | None, outcome: dict[str, Any], note: str = "") -> str:
+    """Lines about a member that failed; `state` is what SLURM says of it, if it said anything."""
     entry, submission = member.entry, member.submission
     task_log = next(iter(submission.folder.glob(f"{member.id}_0_log.out")), None)
     words = "\n".join(jobs.last_lines(task_log)) if task_log else ""

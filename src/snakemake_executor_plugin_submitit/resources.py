@@ -278,8 +278,43 @@ def allocation(rule: str, threads: int, resources: Mapping[str, object], declare
     Raises ResourceError, with one line, for a name, a value or a pair that cannot be meant; Pending where all that is
     known yet is right, but a value that matters is not known yet.
     """
+    values, pending = _read(rule, resources, declared)
+    extra = _extra(rule, values["slurm_extra"]) if "slurm_extra" in values else ()
+    _check_pairs(rule, threads, values)
+    if pending or str(threads) == TBD:
+        raise Pending(rule)
+    gpus, pack, mode = values.get("gpu", 0), values.get("pack", 1), values.get("pack_mode")
+    if "gpu_model" in values and not gpus:
+        raise ResourceError(f"rule {rule}: gpu_model={values['gpu_model']!r} needs gpu, the number of GPUs")
+    if mode and pack == 1:
+        raise ResourceError(f"rule {rule}: pack_mode={mode!r} needs pack, the number of jobs, 2 or more")
+    per_cpu = values.get("mem_mb_per_cpu")
+    return Allocation(
+        cpus=values.get("cpus_per_task") or threads,
+        minutes=values.get("runtime"),
+        mem_mb=None if per_cpu else values.get("mem_mb"),
+        mem_mb_per_cpu=per_cpu,
+        gpus=gpus,
+        gpu_model=values.get("gpu_model"),
+        gres=values.get("gres"),
+        partition=values.get("slurm_partition"),
+        account=values.get("slurm_account"),
+        qos=values.get("qos"),
+        constraint=values.get("constraint"),
+        reservation=values.get("reservation"),
+        exclude=values.get("exclude"),
+        nodes=values.get("nodes", 1),
+        extra=extra,
+        requeue=values.get("requeue", True),
+        pack=pack,
+        pack_parallel=mode == "parallel",
+    )
+
+
+def _read(rule: str, resources: Mapping[str, object], declared: Collection[str]) -> tuple[dict[str, Any], bool]:
+    """(the values that are given and known, whether one that is given is not known yet)."""
     values: dict[str, Any] = {}
-    pending = str(threads) == TBD
+    pending = False
     for name, value in resources.items():
         if value is None:
             continue
@@ -293,14 +328,17 @@ def allocation(rule: str, threads: int, resources: Mapping[str, object], declare
         values[name] = read(value)
         if values[name] is None:
             raise ResourceError(f"rule {rule}: {name}={value!r} is not valid; valid: {valid}")
-    extra = _extra(rule, values["slurm_extra"]) if "slurm_extra" in values else ()
+    return values, pending
+
+
+def _check_pairs(rule: str, threads: int, values: Mapping[str, Any]) -> None:
+    """ResourceError for two values that contradict each other."""
 
     def contradict(one: str, other: str, advice: str) -> ResourceError:
         return ResourceError(f"rule {rule}: {one} and {other} contradict each other; {advice}")
 
-    gpus, gres = values.get("gpu", 0), values.get("gres")
-    pack, mode, nodes = values.get("pack", 1), values.get("pack_mode"), values.get("nodes", 1)
-    cpus = values.get("cpus_per_task")
+    gpus, gres, cpus = values.get("gpu", 0), values.get("gres"), values.get("cpus_per_task")
+    mode, nodes = values.get("pack_mode"), values.get("nodes", 1)
     if cpus and str(threads) != TBD and threads > cpus:
         raise contradict(f"threads={threads}", f"cpus_per_task={cpus}", "a job cannot use more CPUs than it has")
     if gres and gpus and re.search(r"(^|,)(gres[:/])?gpu(:|,|$)", gres):
@@ -309,33 +347,6 @@ def allocation(rule: str, threads: int, resources: Mapping[str, object], declare
         raise contradict("pack_mode='parallel'", f"gres={gres!r}", "use gpu, or pack_mode='serial'")
     if mode == "parallel" and nodes > 1:
         raise contradict("pack_mode='parallel'", f"nodes={nodes}", "packed jobs share one node")
-    if pending:
-        raise Pending(rule)
-    if "gpu_model" in values and not gpus:
-        raise ResourceError(f"rule {rule}: gpu_model={values['gpu_model']!r} needs gpu, the number of GPUs")
-    if mode and pack == 1:
-        raise ResourceError(f"rule {rule}: pack_mode={mode!r} needs pack, the number of jobs, 2 or more")
-    per_cpu = values.get("mem_mb_per_cpu")
-    return Allocation(
-        cpus=cpus or threads,
-        minutes=values.get("runtime"),
-        mem_mb=None if per_cpu else values.get("mem_mb"),
-        mem_mb_per_cpu=per_cpu,
-        gpus=gpus,
-        gpu_model=values.get("gpu_model"),
-        gres=gres,
-        partition=values.get("slurm_partition"),
-        account=values.get("slurm_account"),
-        qos=values.get("qos"),
-        constraint=values.get("constraint"),
-        reservation=values.get("reservation"),
-        exclude=values.get("exclude"),
-        nodes=nodes,
-        extra=extra,
-        requeue=values.get("requeue", True),
-        pack=pack,
-        pack_parallel=mode == "parallel",
-    )
 
 
 def packed(allocation: Allocation, jobs: int) -> Allocation:

@@ -201,6 +201,7 @@ def _adopt_orphans() -> None:
 
 
 def job_id() -> str:
+    """The id of the allocation in which this process runs, as submitit knows it."""
     try:
         return JobEnvironment().job_id
     except RuntimeError:  # submitit's debug executor sets no environment

@@ -90,6 +90,7 @@ class State:
 
     @property
     def ended(self) -> bool:
+        """Whether the job will not run again by itself."""
         return self.name in ENDED
 
 
@@ -326,4 +327,5 @@ def cancel(ids: Iterable[str]) -> None:
 
 
 def cancel_by_name(name: str) -> None:
+    """Cancel the job or array with this name, whatever its id."""
     call("scancel", f"--name={name}")
