@@ -69,7 +69,7 @@ def test_two_processes_get_two_devices_and_the_third_waits_and_says_so(tmp_path:
     first, second = Holder(tmp_path, "1"), Holder(tmp_path, "1")
     assert sorted(first.got() + (second_got := second.got())) == ["7", "9"]
     third = Holder(tmp_path, "1")
-    assert third.line() == "waiting for 1 of the GPUs 7, 9: all are taken"
+    assert third.line() == "waiting for 1 of the GPUs 7, 9: all are in use"
     second.end()
     assert third.got() == second_got
     first.end()
@@ -81,7 +81,7 @@ def test_a_killed_process_frees_its_device_at_once(tmp_path: Path, number: signa
     holder = Holder(tmp_path, "2")
     assert holder.got() == ["7", "9"]
     waiting = Holder(tmp_path, "2")
-    assert waiting.line() == "waiting for 2 of the GPUs 7, 9: all are taken"
+    assert waiting.line() == "waiting for 2 of the GPUs 7, 9: all are in use"
     holder.process.send_signal(number)
     assert waiting.got() == ["7", "9"]
     holder.kill()
@@ -116,7 +116,7 @@ def test_with_two_to_a_device_jobs_spread_before_they_share(tmp_path: Path) -> N
         holders.append(Holder(tmp_path, "1, 2"))
         assert holders[-1].got() == expected
     fifth = Holder(tmp_path, "1, 2")
-    assert fifth.line() == "waiting for 1 of the GPUs 7, 9: all are taken"
+    assert fifth.line() == "waiting for 1 of the GPUs 7, 9: all are in use"
     holders[1].kill()
     assert fifth.got() == ["9"]
     for holder in (*holders, fifth):
@@ -139,7 +139,7 @@ def test_who_asks_for_many_is_not_passed_by_who_asks_for_few(tmp_path: Path) -> 
     many = Holder(tmp_path, "2")
     assert "waiting for 2" in many.line()
     few = Holder(tmp_path, "1")
-    assert few.line() == "waiting for 1 of the GPUs 7, 9: other processes are waiting, too"
+    assert few.line() == "waiting for 1 of the GPUs 7, 9: other processes are already waiting"
     first.end()
     time.sleep(3 * gpu_claims.LOOK_EVERY)
     second.end()
@@ -220,25 +220,25 @@ def test_no_devices_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(gpu_claims.DeviceError, match=r"nvidia-smi -L failed \(.*No such file"):
         gpu_claims.claim(1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(gpu_claims.DeviceError, match=r"^1 GPUs asked for, and this machine offers 0 \(CUDA_VISIBLE_"):
+    with pytest.raises(gpu_claims.DeviceError, match=r"^1 GPUs requested, but this machine offers 0 \(CUDA_VISIBLE_"):
         gpu_claims.claim(1)
 
 
 def test_more_than_there_are_is_one_clear_line() -> None:
-    with pytest.raises(gpu_claims.DeviceError, match=r"^3 GPUs asked for, and this machine offers 2: 7, 9$"):
+    with pytest.raises(gpu_claims.DeviceError, match=r"^3 GPUs requested, but this machine offers 2: 7, 9$"):
         gpu_claims.claim(3)
 
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / f"gpu-slots-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(gpu_claims.DeviceError, match="not a folder of this user's; the locks on GPUs need it"):
+    with pytest.raises(gpu_claims.DeviceError, match="not a folder owned by this user; the locks on GPUs need one"):
         gpu_claims.claim(1)
 
 
 def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / f"gpu-slots-{os.getuid()}").touch()
-    with pytest.raises(gpu_claims.DeviceError, match="not a folder of this user's"):
+    with pytest.raises(gpu_claims.DeviceError, match="not a folder owned by this user"):
         gpu_claims.claim(1)
 
 

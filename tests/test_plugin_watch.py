@@ -37,7 +37,7 @@ STUCK = [
     ("SPECIAL_EXIT", "None", "`scontrol release 12`"),
     ("PENDING", "JobHeldAdmin", "held by an administrator"),
     ("RESV_DEL_HOLD", "None", "held by an administrator or a reservation"),
-    ("SUSPENDED", "None", "stopped by"),
+    ("SUSPENDED", "None", "suspended by the scheduler or an administrator"),
     ("PENDING", "ReqNodeNotAvail", "`sinfo -R`"),
     ("PENDING", "ReqNodeNotAvail, UnavailableNodes:n1", "`sinfo -R`"),
     (
@@ -46,12 +46,12 @@ STUCK = [
         "`sinfo -R`",
     ),
     ("PENDING", "PartitionDown", "another slurm_partition"),
-    ("PENDING", "PartitionTimeLimit", "`scancel 12`, correct their resources"),
-    ("PENDING", "QOSMaxWallDurationPerJobLimit", "`scancel 12`, correct their resources"),
-    ("PENDING", "BadConstraints", "`scancel 12`, correct their resources"),
+    ("PENDING", "PartitionTimeLimit", "`scancel 12`, correct the resources"),
+    ("PENDING", "QOSMaxWallDurationPerJobLimit", "`scancel 12`, correct the resources"),
+    ("PENDING", "BadConstraints", "`scancel 12`, correct the resources"),
     ("PENDING", "QOSMaxJobsPerUserLimit", "a limit of the account or QOS"),
     ("PENDING", "AssocGrpCpuLimit", "a limit of the account or QOS"),
-    ("PENDING", "Reservation", "wait for their reservation"),
+    ("PENDING", "Reservation", "the reservation has not begun"),
     ("PENDING", "SomethingNew", "`scontrol show job 12`"),
 ]
 
@@ -73,7 +73,7 @@ def test_an_ordinary_wait_is_only_counted(reason: str) -> None:
     said.see({waiting: slurm.State("PENDING", reason=reason)})
     assert said.warned == []
     why = reason if reason not in ("", "None") else "PENDING"
-    assert said.line([waiting]) == f"jobs: 1 wait (1 {why}), 0 run, 0 done, 0 failed"
+    assert said.line([waiting]) == f"jobs: 1 waiting (1 {why}), 0 running, 0 done, 0 failed"
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "COMPLETING", "CONFIGURING", "COMPLETED", "CANCELLED", "FAILED"])
@@ -108,7 +108,7 @@ def test_jobs_are_counted_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None
     for second in range(0, 185, 5):
         now[0] = second
         said.minute([*six[:4], six[5]])
-    counts = "jobs: 3 wait (2 Priority, 1 JobHeldUser), 1 run, 1 of unknown state, 1 done, 1 failed"
+    counts = "jobs: 3 waiting (2 Priority, 1 JobHeldUser), 1 running, 1 in an unknown state, 1 done, 1 failed"
     assert said.told == [counts] * 3
 
 

@@ -22,21 +22,24 @@ RUNS = {"RUNNING", "COMPLETING", "CONFIGURING", "SIGNALING", "STAGE_OUT", "POWER
 #: Pattern of a state and reason -> what helps; the first that fits.
 ADVICE = (
     (r"JobHeldAdmin|RESV_DEL_HOLD", "held by an administrator or a reservation; ask the site"),
-    (r"JobHeldUser|_HOLD|SPECIAL_EXIT|\bheld\b", "held; `scontrol release {ids}` lets them go"),
-    (r"SUSPENDED|STOPPED", "stopped by a scheduler's or an administrator's hand; they go on when that is over"),
+    (r"JobHeldUser|_HOLD|SPECIAL_EXIT|\bheld\b", "held; run `scontrol release {ids}` to release"),
+    (r"SUSPENDED|STOPPED", "suspended by the scheduler or an administrator until they resume it"),
     (
         r"ReqNodeNotAvail|DOWN, DRAINED|NodeDown",
-        "the nodes are down, drained or reserved (`sinfo -R` says why); wait, or ask for others (slurm_partition, "
+        "the nodes are down, drained or reserved (`sinfo -R` shows why); wait, or request others (slurm_partition, "
         "constraint)",
     ),
-    (r"PartitionDown|PartitionInactive", "the partition starts no jobs now; wait, or use another slurm_partition"),
+    (r"PartitionDown|PartitionInactive", "the partition does not start jobs now; wait, or use another slurm_partition"),
     (
         r"Partition\w+Limit|BadConstraints|NotAllowed|Invalid|NeverSatisfied|MaxWall|PerJob|PerNode|MinCpu|MinGRES",
-        "they ask for what is not allowed there; `scancel {ids}`, correct their resources, and start again",
+        "the request is not allowed there; run `scancel {ids}`, correct the resources, and start again",
     ),
-    (r"Assoc|QOS|MaxJobs|Grp", "a limit of the account or QOS; wait until others end, or use another qos or account"),
-    (r"Reservation", "they wait for their reservation; `scontrol show reservation` says when it begins"),
-    ("", "`scontrol show job {ids}` says more"),
+    (
+        r"Assoc|QOS|MaxJobs|Grp",
+        "a limit of the account or QOS is reached; wait for other jobs to end, or use another account or QOS",
+    ),
+    (r"Reservation", "the reservation has not begun; `scontrol show reservation` shows when it does"),
+    ("", "`scontrol show job {ids}` shows more"),
 )
 
 
@@ -115,6 +118,6 @@ class Progress:
             else:
                 running += 1
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        parts = [f"{reasons.total()} wait{f' ({why})' if why else ''}", f"{running} run"]
-        parts += [f"{unknown} of unknown state"] if unknown else []
+        parts = [f"{reasons.total()} waiting{f' ({why})' if why else ''}", f"{running} running"]
+        parts += [f"{unknown} in an unknown state"] if unknown else []
         return f"jobs: {', '.join(parts)}, {self.done} done, {self.failed} failed"

@@ -34,11 +34,11 @@ def failure(member: Member, state: slurm.State | None, outcome: dict[str, Any], 
 
 
 CAUSES = {
-    "OUT_OF_MEMORY": "out of memory: it used more than it asked for; raise mem_mb",
-    "TIMEOUT": "timed out: it ran longer than its limit; raise runtime, or let its command save its state on SIGTERM",
-    "DEADLINE": "timed out: its deadline passed",
-    "CANCELLED": "cancelled, by scancel or by an administrator",
-    "NODE_FAIL": "its node failed",
+    "OUT_OF_MEMORY": "out of memory: the job used more than it requested; increase mem_mb",
+    "TIMEOUT": "timed out: the job exceeded its limit; increase runtime, or let its command save its state on SIGTERM",
+    "DEADLINE": "timed out: the job's deadline has passed",
+    "CANCELLED": "cancelled by scancel or by an administrator",
+    "NODE_FAIL": "the node failed",
     "PREEMPTED": "preempted, and requeue is off",
-    "lost": "SLURM knows nothing of it any more, and it left no result",
+    "lost": "SLURM no longer knows the job, and it left no outcome",
 }

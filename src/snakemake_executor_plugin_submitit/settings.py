@@ -24,51 +24,54 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]
     backend: Optional[str] = field(  # noqa: UP045
         default="slurm",
         metadata={
-            "help": "Where jobs run: slurm (sbatch), local (processes of this machine), debug (one after another in "
+            "help": "Where jobs run: slurm (sbatch), local (processes on this machine), or debug (one after another in "
             "Snakemake's own process)."
         },
     )
     folder: Optional[str] = field(  # noqa: UP045
         default=".snakemake/submitit",
-        metadata={"help": "Folder for what is submitted, its logs and outcomes; every node must see it."},
+        metadata={"help": "Folder for submissions, logs and outcomes. It must be visible to all nodes."},
     )
     array_size: Optional[int] = field(  # noqa: UP045
         default=None,
-        metadata={"help": "At most so many jobs in one array. Default: the cluster's MaxArraySize. 1: no arrays."},
+        metadata={"help": "Maximum jobs per array. Default: the cluster's MaxArraySize. 1: no arrays."},
     )
     array_parallelism: Optional[int] = field(  # noqa: UP045
         default=None,
-        metadata={"help": "At most so many jobs of one array run at once. Default: all that --jobs allows."},
+        metadata={"help": "Maximum jobs of one array that run at the same time. Default: as many as --jobs allows."},
     )
     requeue_limit: Optional[int] = field(  # noqa: UP045
         default=100,
-        metadata={
-            "help": "So often may a job go back to the queue, after its time limit, a preemption or a node's failure."
-        },
+        metadata={"help": "Maximum requeues per job, after time limits, preemptions and node failures."},
     )
     signal_delay: Optional[int] = field(  # noqa: UP045
-        default=90, metadata={"help": "Seconds before the time limit at which a job is asked to save its state."}
+        default=90, metadata={"help": "Seconds before its time limit at which a job is told to save its state."}
     )
     status_command: Optional[str] = field(  # noqa: UP045
         default="auto",
         metadata={
-            "help": "What tells the state of jobs: sacct, squeue, or auto: sacct where the cluster has accounting."
+            "help": "Command that reports job states: sacct, squeue, or auto (sacct if the cluster has accounting, "
+            "else squeue)."
         },
     )
     status_interval: Optional[int] = field(  # noqa: UP045
         default=10,
-        metadata={"help": "Seconds between two questions to SLURM after a change; grows while nothing happens."},
+        metadata={
+            "help": "Seconds between status queries to SLURM after a change. The interval grows while nothing changes."
+        },
     )
     status_interval_max: Optional[int] = field(  # noqa: UP045
-        default=120, metadata={"help": "Seconds up to which that interval grows."}
+        default=120, metadata={"help": "Maximum seconds between status queries to SLURM."}
     )
     submit_retries: Optional[int] = field(  # noqa: UP045
-        default=6, metadata={"help": "So often is an sbatch tried again that failed for a reason that may pass."}
+        default=6, metadata={"help": "Maximum retries of an sbatch that fails with an error that may be temporary."}
     )
     keep_days: Optional[int] = field(  # noqa: UP045
-        default=10, metadata={"help": "Days for which the logs of failed jobs are kept."}
+        default=10, metadata={"help": "Days to keep the logs of failed jobs."}
     )
-    keep_successful: bool = field(default=False, metadata={"help": "Keep the logs of successful jobs for as long."})
+    keep_successful: bool = field(
+        default=False, metadata={"help": "Keep the logs of successful jobs as long as those of failed jobs."}
+    )
 
 
 #: Setting -> its least value, and its greatest where it has one.
@@ -96,7 +99,7 @@ def check(settings: ExecutorSettings) -> None:
     if settings.status_command not in STATUS_COMMANDS:
         refuse("status_command", ", ".join(STATUS_COMMANDS))
     if not settings.folder:
-        refuse("folder", "a folder that every node sees")
+        refuse("folder", "a folder that is visible to all nodes")
     for name, (least, most) in RANGES.items():
         value = getattr(settings, name)
         if value is None and name not in ("array_size", "array_parallelism"):
@@ -115,7 +118,9 @@ def check_paths(settings: ExecutorSettings, workflow: Any) -> None:
     ]
     for name, path in paths:
         if found := slurm.misread(path):
-            raise ApiError(f"{name} {path!r} cannot be used: {found} in it would be misread in jobs' scripts")
+            raise ApiError(
+                f"{name} {path!r} cannot be used: it contains {found}, which would be misread in job scripts"
+            )
 
 
 @dataclass(frozen=True)
@@ -129,9 +134,9 @@ class Site:
 def meet_slurm(settings: ExecutorSettings, warn: Callable[[str], None]) -> Site:
     """Look for SLURM's commands and ask for its configuration. ApiError where there is no SLURM."""
     if missing := [name for name in ("sbatch", "squeue", "scancel", "scontrol", "srun") if not shutil.which(name)]:
-        raise ApiError(f"no SLURM here: {', '.join(missing)} not found; use a login node, or --submitit-backend local")
+        raise ApiError(f"no SLURM here ({', '.join(missing)} not found); use a login node or --submitit-backend local")
     if decided := slurm.decided_variables():
-        warn(f"{', '.join(decided)}: not followed, since the plugin itself decides that")
+        warn(f"ignoring {', '.join(decided)}: the plugin sets these options itself")
     try:
         configuration = slurm.configuration()
     except slurm.SlurmError as error:

@@ -160,7 +160,8 @@ class Submitter:
             kind = "array" if len(submission.ids) > 1 else "job"
             how = f"as {kind} {slurm.compress(submission.ids)[0]}"
         else:
-            how = f"to {len(submission.ids)} processes of this machine"
+            number = len(submission.ids)
+            how = f"as {number} process{'es' if number > 1 else ''} on this machine"
         place = os.path.relpath(self.ledger.folder / "map.tsv")
         self.executor.logger.info(f"Submitted {count} {how}; ids and logs: {place}")
 

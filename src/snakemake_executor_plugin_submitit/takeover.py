@@ -58,7 +58,7 @@ class Takeover:
                 member.close(outcome.get("outcome", "lost"))
         if left:
             count = len(set(left.values()))
-            self._tell(f"{count} jobs of an earlier Snakemake are under way; those still needed are taken over.")
+            self._tell(f"Found {count} job(s) of an earlier Snakemake; taking over those that are still needed.")
         return left
 
     def _unclosed(self) -> list[Member]:
@@ -105,7 +105,7 @@ class Takeover:
     def _until_gone(self, members: list[Member]) -> None:
         """Wait for cancelled jobs, which may take their time to save their state: no two may write the same files."""
         while left := slurm.patiently(lambda: active(members), self._warn):
-            self._tell(f"Waiting for {len(left)} cancelled jobs to end.")
+            self._tell(f"Waiting for {len(left)} cancelled job(s) to end.")
             time.sleep(2)
         for member in members:
             member.close("gone")

@@ -66,7 +66,7 @@ class Watch:
                 async with self.roster.executor.status_rate_limiter:
                     await asyncio.to_thread(self._ask, left)
         except Exception as error:  # must not end the thread that looks: the jobs would be lost
-            self.roster.ledger.warn(f"could not look after all jobs: {type(error).__name__}: {error}")
+            self.roster.ledger.warn(f"could not check all jobs: {type(error).__name__}: {error}")
 
     # ------------------------------------------------------------------------------------------ outcomes
 
@@ -110,7 +110,7 @@ class Watch:
             over = [member for member in silent if self._seems_over(member, states.get(member.id))]
             going = active(over)
         except slurm.SlurmError as error:
-            self.roster.executor.logger.warning(f"{error}; jobs are taken to run on until it answers")
+            self.roster.executor.logger.warning(f"{error}; jobs are assumed to be running until it answers")
             return
         for member in members:
             state = states.get(member.id)
@@ -178,4 +178,4 @@ def _damage(member: Member) -> str:
     path = member.submission.folder / f"{member.number}.json"
     if not path.parent.exists():
         return f"its folder {path.parent} was removed while it ran"
-    return f"its outcome cannot be read: {path}" if os.path.lexists(path) else ""
+    return f"its outcome file cannot be read: {path}" if os.path.lexists(path) else ""
