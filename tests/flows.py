@@ -58,10 +58,10 @@ class Flow:
         own = ["--executor", "submitit", "--seconds-between-status-checks", "1", "--nolock", "--rerun-incomplete"]
         jobs = [] if "--jobs" in arguments else ["--jobs", "20"]
         start = ["-m", "snakemake"]
-        changes = [("LOST_AFTER", self.lost_after), ("watch.SAY_EVERY", self.say_every)]
-        changes += [("REASONS_AFTER", self.say_every)]
-        if changed := [f"plugin.{name} = {value}" for name, value in changes if value is not None]:
-            plugin = f"import snakemake_executor_plugin_submitit as plugin; {'; '.join(changed)}"
+        changes = [("watch.LOST_AFTER", self.lost_after), ("progress.SAY_EVERY", self.say_every)]
+        changes += [("watch.REASONS_AFTER", self.say_every)]
+        if changed := [f"{name} = {value}" for name, value in changes if value is not None]:
+            plugin = f"from snakemake_executor_plugin_submitit import progress, watch; {'; '.join(changed)}"
             start = ["-c", f"{plugin}; from snakemake.cli import main; main()"]
         return [sys.executable, *start, *arguments, *own, *jobs, *flags]
 

@@ -32,7 +32,7 @@ PRELOADED = """
     snakemake.report snakemake.report.html_reporter snakemake.report.rulegraph_spec snakemake.script snakemake.storage
     snakemake_logger_plugin_rich submitit submitit.core.utils yaml yte
 """
-OWN = ("sparsity_cliff", "snakemake_executor_plugin_submitit")
+OWN = ("gpu_claims", "sparsity_cliff", "snakemake_executor_plugin_submitit")
 
 
 class Forked:

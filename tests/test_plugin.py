@@ -30,21 +30,11 @@ from snakemake_interface_common.exceptions import ApiError
 from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import _make_sbatch_string
 
-from snakemake_executor_plugin_submitit import (
-    RANGES,
-    Executor,
-    ExecutorSettings,
-    Member,
-    devices,
-    jobs,
-    ledger,
-    local,
-    report,
-    resources,
-    runner,
-    slurm,
-)
+import gpu_claims
+from snakemake_executor_plugin_submitit import ExecutorSettings, jobs, ledger, local, report, resources, runner, slurm
 from snakemake_executor_plugin_submitit.ledger import Entry, Ledger, LedgerError, Submission
+from snakemake_executor_plugin_submitit.members import Member
+from snakemake_executor_plugin_submitit.settings import RANGES, check, check_paths
 
 DAY = 86400
 
@@ -87,11 +77,6 @@ def wait_until(condition: Callable[[], Any], seconds: float = 20) -> None:
 # ------------------------------------------------------------------------------------------ settings
 
 
-def check(given: ExecutorSettings) -> None:
-    executor: Any = SimpleNamespace(settings=given)
-    Executor._check_settings(executor)
-
-
 def refusal(**given: Any) -> str:
     with pytest.raises(ApiError) as error:
         check(ExecutorSettings(**given))
@@ -118,7 +103,7 @@ def test_a_number_outside_its_range_is_refused_with_the_range(name: str, least: 
         ({"backend": "pbs"}, "--submitit-backend 'pbs' is not valid; valid: slurm, local, debug"),
         ({"backend": None}, "--submitit-backend None is not valid; valid: slurm, local, debug"),
         ({"status_command": "qstat"}, "--submitit-status-command 'qstat' is not valid; valid: auto, sacct, squeue"),
-        ({"folder": ""}, "--submitit-folder '' is not valid; valid: a folder that every node sees"),
+        ({"folder": ""}, "--submitit-folder '' is not valid; valid: a folder that is visible to all nodes"),
     ],
 )
 def test_a_word_that_is_not_valid_is_refused_with_the_valid_ones(given: dict[str, Any], text: str) -> None:
@@ -331,7 +316,7 @@ def test_a_folder_has_one_holder_and_is_free_when_that_is_killed(tmp_path: Path)
         book = Ledger(tmp_path)
     host = os.uname().nodename
     assert str(error.value) == (
-        f"{tmp_path}: in use by another Snakemake (process {holder.pid} on {host}); wait for it or end it"
+        f"{tmp_path}: in use by another Snakemake (process {holder.pid} on {host}); wait for it or stop it"
     )
     assert (tmp_path / "lock").read_text() == f"process {os.getpid()} on {host}"
     book.release()
@@ -347,13 +332,13 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(mounted: Callabl
         with pytest.raises(LedgerError) as error:
             Ledger(folder)
         assert str(error.value) == (
-            f"{folder}: cannot write there (Read-only file system); jobs and their logs need it"
+            f"{folder}: not writable (Read-only file system); jobs and their logs are kept there"
         )
 
 
 def test_a_file_in_the_folders_place_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "submitit").touch()
-    with pytest.raises(LedgerError, match=r"^\S+submitit: cannot write there \(File exists\); jobs and their logs"):
+    with pytest.raises(LedgerError, match=r"^\S+submitit: not writable \(File exists\); jobs and their logs"):
         Ledger(tmp_path / "submitit")
 
 
@@ -369,7 +354,7 @@ def test_a_full_disk_is_refused_in_one_line(mounted: Callable[..., Path]) -> Non
         refused = str(error)
     except OSError:
         pass  # with its traceback goes the open file, so that no other test hears of it
-    assert refused.startswith(f"{disk}/submitit: cannot write there (No space left on device)")
+    assert refused.startswith(f"{disk}/submitit: not writable (No space left on device)")
     assert len(refused.splitlines()) == 1
 
 
@@ -641,7 +626,7 @@ def test_what_may_pass_is_tried_again_with_growing_pauses(monkeypatch: pytest.Mo
     for trial, pause in enumerate(sbatch.pauses):
         assert 0.5 <= pause / min(60, 2**trial) <= 1.5
     assert sbatch.told[8].startswith(f"sbatch failed ({complaint}); trying again in ")
-    assert sbatch.told[8].endswith(" s, 1 more times")
+    assert sbatch.told[8].endswith(" s (retries left: 1)")
 
 
 @pytest.mark.parametrize("complaint", LASTING)
@@ -686,7 +671,7 @@ def test_slurm_is_asked_patiently(monkeypatch: pytest.MonkeyPatch) -> None:
     squeue = Trials(monkeypatch, *[slurm.SlurmError("squeue: connection refused")] * 7, "answer")
     assert slurm.patiently(squeue, squeue.told.append) == "answer"
     assert squeue.pauses == [2, 4, 8, 16, 32, 60, 60]
-    assert squeue.told == ["squeue: connection refused; waiting for SLURM, which must say what runs"] * 7
+    assert squeue.told == ["squeue: connection refused; waiting for SLURM to report which jobs are running"] * 7
 
 
 @pytest.mark.parametrize(
@@ -766,7 +751,7 @@ REFUSED = {
     "back\\slash": "a backslash",
     "a\nb": "a line break or another control character",
     "a\x1b[2J": "a line break or another control character",
-    "\udcff": "a character that is no UTF-8",
+    "\udcff": "a character that is not UTF-8",
     "it's $(touch pwned)": 'an apostrophe beside one of " $ `',
     "`touch pwned`'": 'an apostrophe beside one of " $ `',
     "'\"": 'an apostrophe beside one of " $ `',
@@ -778,27 +763,27 @@ def test_a_path_that_would_be_misread_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     workflow = SimpleNamespace(main_snakefile="/flow/Snakefile", overwrite_configfiles=[])
-    executor: Any = SimpleNamespace(settings=ExecutorSettings(), workflow=workflow)
-    Executor._check_paths(executor)
+    given = ExecutorSettings()
+    check_paths(given, workflow)
     here = tmp_path / name
     here.mkdir()
     what = {
         "working directory": lambda: monkeypatch.chdir(here),
-        "--submitit-folder": lambda: setattr(executor.settings, "folder", str(here)),
+        "--submitit-folder": lambda: setattr(given, "folder", str(here)),
         "--snakefile": lambda: setattr(workflow, "main_snakefile", str(here)),
         "--configfile": lambda: workflow.overwrite_configfiles.append(here),
     }
     for number, (where, change) in enumerate(what.items()):
         change()
         with pytest.raises(ApiError) as error:
-            Executor._check_paths(executor)
+            check_paths(given, workflow)
         text = str(error.value)
         assert len(text.splitlines()) == 1
-        assert f"cannot be used: {REFUSED[name]} in it would be misread in jobs' scripts" in text
+        assert f"cannot be used: it contains {REFUSED[name]}, which would be misread in job scripts" in text
         if number > 0:
             assert text.startswith(f"{where} {str(here)!r} ")
         monkeypatch.chdir(tmp_path)
-        executor.settings, workflow.main_snakefile = ExecutorSettings(), "/flow/Snakefile"
+        given, workflow.main_snakefile = ExecutorSettings(), "/flow/Snakefile"
     assert not [*tmp_path.rglob("pwned")]
 
 
@@ -950,7 +935,7 @@ def test_at_a_stop_signal_the_running_job_saves_and_the_rest_is_left(node: Node)
     node.wait_for("0.starts")
     process.send_signal(signal.SIGUSR2)
     said = node.end(process, ended_well=False)
-    assert "job 0: SIGTERM to 1 of its commands" in said
+    assert "job 0: sending SIGTERM to 1 of its commands" in said
     assert (node.folder / "0.state").exists()
     assert not (node.folder / "1.starts").exists()
     assert outcomes(made) == {0: "come back", 1: "come back"}
@@ -976,7 +961,7 @@ def test_of_parallel_jobs_those_that_can_save_come_back_and_others_run_to_their_
     node.wait_for("0.starts", "begun")
     process.send_signal(signal.SIGUSR2)
     said = node.end(process, ended_well=False)
-    assert "job 1: its command does not catch SIGTERM, so it runs on" in said
+    assert "job 1: its command does not catch SIGTERM and keeps running" in said
     assert outcomes(made) == {0: "come back", 1: "success"}
     assert (node.folder / "done").exists()
 
@@ -1031,7 +1016,7 @@ def test_a_job_that_ends_well_after_the_signal_is_a_success(node: Node) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"requeue": False}, "stopped before its end, and requeue is off"),
+        ({"requeue": False}, "stopped before it finished, and requeue is off"),
         ({"requeue_limit": 0}, "not finished after 1 rounds (requeue limit 0)"),
     ],
 )
@@ -1196,13 +1181,18 @@ def failed(folder: Path, words: str = "", own: str | None = None, rule_log: str 
         (None, {"outcome": "failure", "exit": 3, "node": "n1"}, "FAILED, exit code 3, on node n1", None),
         (slurm.State("FAILED", "1:0", "n2"), {}, "FAILED, exit code 1:0, on node n2", None),
         (slurm.State("FAILED", "1:0", "n2"), {"exit": 3, "node": "n1"}, "FAILED, exit code 3, on node n1", None),
-        (slurm.State("TIMEOUT"), {}, "TIMEOUT", "timed out: it ran longer than its limit; raise runtime"),
-        (slurm.State("DEADLINE"), {}, "DEADLINE", "timed out: its deadline passed"),
-        (slurm.State("OUT_OF_MEMORY"), {}, "OUT_OF_MEMORY", "out of memory: it used more than it asked for; raise mem"),
-        (slurm.State("CANCELLED"), {}, "CANCELLED", "cancelled, by scancel or by an administrator"),
-        (slurm.State("NODE_FAIL"), {}, "NODE_FAIL", "its node failed"),
+        (slurm.State("TIMEOUT"), {}, "TIMEOUT", "timed out: the job exceeded its limit; increase runtime"),
+        (slurm.State("DEADLINE"), {}, "DEADLINE", "timed out: the job's deadline has passed"),
+        (
+            slurm.State("OUT_OF_MEMORY"),
+            {},
+            "OUT_OF_MEMORY",
+            "out of memory: the job used more than it requested; increase mem",
+        ),
+        (slurm.State("CANCELLED"), {}, "CANCELLED", "cancelled by scancel or by an administrator"),
+        (slurm.State("NODE_FAIL"), {}, "NODE_FAIL", "the node failed"),
         (slurm.State("PREEMPTED"), {}, "PREEMPTED", "preempted, and requeue is off"),
-        (None, {}, "lost", "SLURM knows nothing of it any more, and it left no result"),
+        (None, {}, "lost", "SLURM no longer knows the job, and it left no outcome"),
         (slurm.State("FAILED"), {"outcome": "failure", "reason": "not finished"}, "FAILED", "not finished"),
     ],
 )
@@ -1422,7 +1412,7 @@ def test_local_jobs_outlive_a_killed_snakemake_and_are_taken_over(tmp_path: Path
     process.kill()
     process.wait()
     output = flow.run(*arguments)
-    assert "2 jobs of an earlier Snakemake are under way" in output
+    assert "Found 2 job(s) of an earlier Snakemake; taking over those that are still needed." in output
     assert flow.starts() == Counter({"0": 1, "1": 1})
     assert flow.outputs() == {"0": "0\n", "1": "1\n"}
 
@@ -1476,7 +1466,7 @@ def test_ctrl_c_ends_local_jobs_which_save_and_go_on_later(tmp_path: Path, at_te
 
 
 def test_local_jobs_side_by_side_have_a_device_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(devices.CLAIMED, raising=False)
+    monkeypatch.delenv(gpu_claims.CLAIMED, raising=False)
     snakefile = SHORT.replace(
         "sleep {SECONDS};",
         "for try in $(seq 200); do [ -e out/0.starts -a -e out/1.starts ] && break; sleep 0.1; done; "
@@ -1487,7 +1477,7 @@ def test_local_jobs_side_by_side_have_a_device_each(tmp_path: Path, monkeypatch:
     flow.outer = {"CUDA_VISIBLE_DEVICES": ",".join(names)}
     flow.run("--default-resources", "gpu=1")
     assert sorted(file.read_text().strip() for file in (flow.folder / "out").glob("*.device")) == names
-    for file in devices._folder().glob(f"{tmp_path.name}-{os.getpid()}-*"):
+    for file in gpu_claims._folder().glob(f"{tmp_path.name}-{os.getpid()}-*"):
         file.unlink()
 
 

@@ -186,7 +186,10 @@ def test_a_lock_that_is_not_the_plugins_is_refused_by_name_and_left_as_it_is(tmp
     before = {name: text for name, text in tree(folder).items() if name != "lock" or kind in ("text", "hard link")}
     with pytest.raises(LedgerError) as error:
         Ledger(folder)
-    assert str(error.value) == f"{folder}/lock: not a lock of ours; remove it, or use another --submitit-folder"
+    assert (
+        str(error.value)
+        == f"{folder}/lock: not a lock file of this plugin; remove it, or use another --submitit-folder"
+    )
     assert (folder / "target").read_text() == "precious"
     if kind not in ("bytes", "pipe"):
         assert {name: text for name, text in tree(folder).items() if name in before} == before
@@ -210,7 +213,7 @@ def test_a_map_that_is_not_the_plugins_is_named_once_and_left_as_it_is(
         book.tell("submitted", made, 0)
     book.clean(0, keep_successful=False)
     assert not made.folder.exists()
-    assert book.told == [f"{path}: not a map of ours; what happens to jobs is not noted there"]
+    assert book.told == [f"{path}: not a map of this plugin; job events are not recorded there"]
     assert path.with_name("target").read_text() == "precious"
     assert not path.with_name("nowhere").exists()
     if kind == "text":
@@ -315,7 +318,7 @@ def test_a_damaged_submission_is_named_and_left_alone_and_the_others_are_read(
         book.clean(0, keep_successful=False)
     assert len(book.told) == 1
     assert book.told[0].startswith(f"{bad.folder}/submission.json: ")
-    assert book.told[0].endswith("; its jobs are not looked after, and its folder is yours to remove")
+    assert book.told[0].endswith("; its jobs are not watched, and its folder must be removed by hand")
     assert len(book.told[0].splitlines()) == 1
     assert (bad.folder / "closed").exists()
 
@@ -327,7 +330,7 @@ def test_the_id_of_what_cannot_be_read_is_said(tmp_path: Path, open_book: Callab
         (made.folder / "submission.json").write_text("")
         (made.folder / "id").write_bytes(content)
     assert list(book.submissions()) == []
-    assert sorted("its jobs (id 12) are not looked after" in told for told in book.told) == [False, True]
+    assert sorted("its jobs (id 12) are not watched" in told for told in book.told) == [False, True]
     assert not any("\x1b" in told for told in book.told)
 
 
@@ -339,7 +342,7 @@ def test_fields_of_another_version_are_named_and_ignored(tmp_path: Path, open_bo
     content["entries"][0]["priority"] = 3
     path.write_text(json.dumps(content | {"cluster": "big"}))
     assert list(book.submissions()) == [made]
-    assert book.told == [f"{path}: of another version; its 'cluster', 'priority' is ignored"]
+    assert book.told == [f"{path}: written by another version; ignoring 'cluster', 'priority'"]
 
 
 @pytest.mark.parametrize(
@@ -367,7 +370,7 @@ def test_a_damaged_id_is_looked_for_by_its_name(
     path.mkdir() if content is None else path.write_bytes(content)
     assert [one.ids for one in book.submissions()] == [ids]
     assert len(book.told) == (0 if ids or content == b"" else 1)
-    assert all(told.startswith(f"{path}: ") and told.endswith("; looked for by name") for told in book.told)
+    assert all(told.startswith(f"{path}: ") and told.endswith("; looking for its job by name") for told in book.told)
 
 
 @pytest.mark.parametrize("name", ["closed", "starts"])
@@ -388,7 +391,7 @@ def test_damaged_lines_are_named_and_skipped(tmp_path: Path, open_book: Callable
     path.unlink()
     path.mkdir()
     assert (made.closed() if name == "closed" else made.started_ids) in ({}, [])
-    assert book.told[1] == f"{path}: cannot be read ({os.strerror(errno.EISDIR)}); taken to be empty"
+    assert book.told[1] == f"{path}: cannot be read ({os.strerror(errno.EISDIR)}); treated as empty"
 
 
 OUTCOMES: dict[str, str | bytes | None] = {
@@ -429,7 +432,7 @@ def test_a_damaged_outcome_is_named_once_and_is_none(
         assert made.finished_at(0) is None
     assert len(book.told) == 1
     assert book.told[0].startswith(f"{path}: ")
-    assert book.told[0].endswith("; SLURM's word counts in its place")
+    assert book.told[0].endswith("; SLURM's state is used instead")
 
 
 def test_a_folder_that_somebody_removed_is_no_error(tmp_path: Path, open_book: Callable[[Path], Book]) -> None:
@@ -521,7 +524,7 @@ def test_a_start_in_a_damaged_ledger_among_files_of_others_runs_all_and_loses_no
     assert flow.outputs() == {"0": "0\n", "1": "1\n"}
     assert "Traceback" not in output
     assert '  File "' not in output
-    assert output.count("its folder is yours to remove") == len(DAMAGES) + 1  # and what only looks like ours
+    assert output.count("its folder must be removed by hand") == len(DAMAGES) + 1  # and what only looks like ours
     after = tree(flow.folder)
     kept = [name for name in before if not ledger.FOLDER.match(name) or "deadbeef" in name or "cafecafe" in name]
     assert {name: after.get(name) for name in kept} == {name: before[name] for name in kept}
@@ -547,7 +550,9 @@ def test_a_link_in_the_locks_place_is_refused_before_any_job(tmp_path: Path) -> 
     (flow.folder / ".snakemake/submitit").mkdir(parents=True)
     (flow.folder / ".snakemake/submitit/lock").symlink_to("../../precious")
     output = flow.run(check=False)
-    assert re.search(r"^Error: \S+submitit/lock: not a lock of ours; remove it, or use another", output, re.MULTILINE)
+    assert re.search(
+        r"^Error: \S+submitit/lock: not a lock file of this plugin; remove it, or use another", output, re.MULTILINE
+    )
     assert "Traceback" not in output
     assert (flow.folder / "precious").read_text() == "precious"
     assert flow.starts() == {}

@@ -222,9 +222,9 @@ def test_a_value_that_cannot_be_is_refused_with_the_valid_ones(name: str, value:
     ("given", "text"),
     [
         ({"threads": 8, "cpus_per_task": 4}, "threads=8 and cpus_per_task=4 contradict each other"),
-        ({"gpu": 1, "gres": "gpu:2"}, "gpu=1 and gres='gpu:2' contradict each other; give one"),
-        ({"gpu": 1, "gres": "nvme:1,gpu"}, "gpu=1 and gres='nvme:1,gpu' contradict each other; give one"),
-        ({"gpu": 1, "gres": "gres/gpu:a:1"}, "gpu=1 and gres='gres/gpu:a:1' contradict each other; give one"),
+        ({"gpu": 1, "gres": "gpu:2"}, "gpu=1 and gres='gpu:2' contradict each other; give only one"),
+        ({"gpu": 1, "gres": "nvme:1,gpu"}, "gpu=1 and gres='nvme:1,gpu' contradict each other; give only one"),
+        ({"gpu": 1, "gres": "gres/gpu:a:1"}, "gpu=1 and gres='gres/gpu:a:1' contradict each other; give only one"),
         ({"gpu_model": "a100"}, "gpu_model='a100' needs gpu, the number of GPUs"),
         ({"gpu_model": "a100", "gpu": 0}, "gpu_model='a100' needs gpu, the number of GPUs"),
         ({"pack_mode": "serial"}, "pack_mode='serial' needs pack, the number of jobs, 2 or more"),
@@ -311,9 +311,9 @@ def test_a_group_asks_for_what_snakemake_adds_up() -> None:
         ("tasks_per_gpu", 0, 1, "use threads or cpus_per_task, and nodes"),
         ("mpi", "", "srun", "use threads or cpus_per_task, and nodes"),
         ("cpus_per_gpu", None, 4, "use cpus_per_task"),
-        ("cluster", "", "other", "start Snakemake where SLURM_CONF is that cluster's"),
-        ("clusters", "", "other", "start Snakemake where SLURM_CONF is that cluster's"),
-        ("slurm_cluster", "", "other", "start Snakemake where SLURM_CONF is that cluster's"),
+        ("cluster", "", "other", "run Snakemake with the SLURM_CONF of that cluster"),
+        ("clusters", "", "other", "run Snakemake with the SLURM_CONF of that cluster"),
+        ("slurm_cluster", "", "other", "run Snakemake with the SLURM_CONF of that cluster"),
     ],
 )
 def test_what_only_the_plain_slurm_plugin_has_is_refused(name: str, harmless: Any, value: Any, instead: str) -> None:
@@ -356,7 +356,7 @@ def test_every_resource_of_the_plain_slurm_plugin_is_known() -> None:
 )
 def test_further_options_are_split_as_a_shell_does(text: str, extra: Any) -> None:
     if extra is None:
-        assert "holds further options; quote the text once only" in refusal(slurm_extra=text)
+        assert "contains further options; quote the text only once" in refusal(slurm_extra=text)
     elif extra == "all":
         assert len(allocation(slurm_extra=text).extra) == len(text.split())
     else:
@@ -366,23 +366,23 @@ def test_further_options_are_split_as_a_shell_does(text: str, extra: Any) -> Non
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("--time=5", "--time does not belong there: use runtime"),
-        ("--mem=5G", "--mem does not belong there: use mem_mb"),
-        ("--mem-per-cpu 5G", "--mem-per-cpu does not belong there: use mem_mb_per_cpu"),
-        ("--cpus-per-task=2", "--cpus-per-task does not belong there: use cpus_per_task or threads"),
-        ("--cpus_per_task=2", "--cpus-per-task does not belong there: use cpus_per_task or threads"),
-        ("--mail-type=END --partition=x", "--partition does not belong there: use slurm_partition"),
-        ("--part=x", "--part (--partition) does not belong there: use slurm_partition"),
-        ("--ti 5", "--ti (--time) does not belong there: use runtime"),
-        ("--cpus-per=2", "--cpus-per (--cpus-per-gpu) does not belong there: use cpus_per_task or threads"),
-        ("--no-req", "--no-req (--no-requeue) does not belong there: use requeue"),
-        ("-p x", "-p (--partition) does not belong there: use slurm_partition"),
-        ("-pdebug", "-p (--partition) does not belong there: use slurm_partition"),
-        ("-n 4", "-n (--ntasks) does not belong there: a job is one task"),
-        ("--exclusive -t5", "-t (--time) does not belong there: use runtime"),
-        ("--export=NONE", "--export does not belong there: jobs need the environment of Snakemake"),
-        ("--export ALL,A=1", "--export does not belong there: jobs need the environment of Snakemake"),
-        ("--signal=USR1", "--signal does not belong there: use --submitit-signal-delay"),
+        ("--time=5", "--time is not allowed here: use runtime"),
+        ("--mem=5G", "--mem is not allowed here: use mem_mb"),
+        ("--mem-per-cpu 5G", "--mem-per-cpu is not allowed here: use mem_mb_per_cpu"),
+        ("--cpus-per-task=2", "--cpus-per-task is not allowed here: use cpus_per_task or threads"),
+        ("--cpus_per_task=2", "--cpus-per-task is not allowed here: use cpus_per_task or threads"),
+        ("--mail-type=END --partition=x", "--partition is not allowed here: use slurm_partition"),
+        ("--part=x", "--part (--partition) is not allowed here: use slurm_partition"),
+        ("--ti 5", "--ti (--time) is not allowed here: use runtime"),
+        ("--cpus-per=2", "--cpus-per (--cpus-per-gpu) is not allowed here: use cpus_per_task or threads"),
+        ("--no-req", "--no-req (--no-requeue) is not allowed here: use requeue"),
+        ("-p x", "-p (--partition) is not allowed here: use slurm_partition"),
+        ("-pdebug", "-p (--partition) is not allowed here: use slurm_partition"),
+        ("-n 4", "-n (--ntasks) is not allowed here: a job is one task"),
+        ("--exclusive -t5", "-t (--time) is not allowed here: use runtime"),
+        ("--export=NONE", "--export is not allowed here: jobs inherit the environment of Snakemake"),
+        ("--export ALL,A=1", "--export is not allowed here: jobs inherit the environment of Snakemake"),
+        ("--signal=USR1", "--signal is not allowed here: use --submitit-signal-delay"),
         ("-H", "'-H' is not a long option; write the long form"),
         ("-", "'-' is not a long option; write the long form"),
         ("nice=5", "'nice=5' is not a long option; write the long form"),
@@ -391,11 +391,11 @@ def test_further_options_are_split_as_a_shell_does(text: str, extra: Any) -> Non
         ("--=5", "'--=5' is not an option"),
         ("---nice", "'---nice' is not an option"),
         ("'--a b=1'", "'--a b=1' is not an option"),
-        ("'--nice=5 --mail-type=END'", "the value of --nice holds further options; quote the text once only"),
-        ("--nice=5 --nice=6", "--nice is there twice"),
+        ("'--nice=5 --mail-type=END'", "the value of --nice contains further options; quote the text only once"),
+        ("--nice=5 --nice=6", "--nice is given twice"),
         ("--comment='a b", "No closing quotation"),
-        (r"--comment='a\b'", "the value of --comment holds a backslash, which sbatch would drop"),
-        (r"--comment 'a\b'", "the value of --comment holds a backslash, which sbatch would drop"),
+        (r"--comment='a\b'", "the value of --comment contains a backslash, which sbatch would drop"),
+        (r"--comment 'a\b'", "the value of --comment contains a backslash, which sbatch would drop"),
     ],
 )
 def test_further_options_that_cannot_be_are_refused(text: str, what: str) -> None:
@@ -405,11 +405,11 @@ def test_further_options_that_cannot_be_are_refused(text: str, what: str) -> Non
 @pytest.mark.parametrize("option", resources.REFUSED)
 def test_an_option_that_has_its_own_resource_is_refused_in_all_its_spellings(option: str) -> None:
     for text in (f"--{option}", f"--{option}=1", f"--{option} 1", f"--nice --{option.replace('-', '_')}=1"):
-        assert f": --{option} does not belong there: {resources.REFUSED[option]}" in refusal(slurm_extra=text)
+        assert f": --{option} is not allowed here: {resources.REFUSED[option]}" in refusal(slurm_extra=text)
     for length in range(1, len(option)):
-        assert "does not belong there: " in refusal(slurm_extra=f"--{option[:length]}=1")
+        assert "is not allowed here: " in refusal(slurm_extra=f"--{option[:length]}=1")
     for letter in (letter for letter, long in resources.SHORT.items() if long == option):
-        assert f"-{letter} (--{option}) does not belong there: " in refusal(slurm_extra=f"-{letter}1")
+        assert f"-{letter} (--{option}) is not allowed here: " in refusal(slurm_extra=f"-{letter}1")
 
 
 # ------------------------------------------------------------------------------------------ not known yet

@@ -334,7 +334,7 @@ def test_a_job_that_uses_more_memory_than_it_asked_for_is_reported_as_out_of_mem
     snakefile = SHORT.replace('shell: "', f'resources: mem_mb=500\n    shell: "{command}')
     output = Flow(tmp_path / "flow", snakefile, cluster).run("--config", "jobs=1", check=False)
     assert "rule work, i=0: OUT_OF_MEMORY" in output
-    assert "out of memory: it used more than it asked for; raise mem_mb" in output
+    assert "out of memory: the job used more than it requested; increase mem_mb" in output
 
 
 def command_of(flow: Flow, name: str) -> psutil.Process:
@@ -378,7 +378,7 @@ def test_scancel_by_hand_is_reported_as_such(accounting: bool, request: pytest.F
     cluster.scancel(next(job.id for job in cluster.jobs() if job.id.endswith("_0")))
     output = flow.finish(process, check=False)
     assert re.search(r"rule work, i=\d: CANCELLED", output)
-    assert "cancelled, by scancel or by an administrator" in output
+    assert "cancelled by scancel or by an administrator" in output
     assert len(flow.outputs()) == 1
     assert flow.starts() == Counter({"0": 1, "1": 1})  # whoever ended it does not want it again
     flow.run("--config", "jobs=2", "seconds=6")
@@ -458,7 +458,7 @@ def test_requeue_can_be_off(slurm: Cluster, tmp_path: Path) -> None:
     time.sleep(1)
     slurm.run("scancel", "--signal=USR2", "--batch", slurm.jobs()[0].id)
     output = flow.finish(process, check=False)
-    assert "stopped before its end, and requeue is off" in output
+    assert "stopped before it finished, and requeue is off" in output
     assert (flow.folder / "out/0.state").exists()
 
 
@@ -475,7 +475,7 @@ def test_a_job_over_its_limit_is_reported_as_timed_out(slurm: Cluster, tmp_path:
     flow = Flow(tmp_path / "flow", SHORT.replace("    shell:", "    resources: runtime=1\n    shell:"), slurm)
     output = flow.run("--config", "jobs=1", "seconds=200", check=False)
     assert "rule work, i=0: TIMEOUT" in output
-    assert "timed out: it ran longer than its limit" in output
+    assert "timed out: the job exceeded its limit" in output
 
 
 @pytest.mark.parametrize("user_signal", [True, False])
@@ -550,7 +550,7 @@ def test_an_outage_of_the_status_command_fails_no_job(
     flow = Flow(tmp_path / "flow", SHORT, cluster)
     cluster.fail(command, f"{command}: error: slurm_persist_conn_open: Connection refused", 3)
     output = flow.run("--config", "jobs=2", "seconds=8")
-    assert "jobs are taken to run on until it answers" in output
+    assert "jobs are assumed to be running until it answers" in output
     assert len(flow.outputs()) == 2
 
 
@@ -579,7 +579,7 @@ def test_a_job_that_slurm_does_not_know_any_more_is_lost_and_no_success(slurm: C
     slurm.fail("squeue", "slurm_load_jobs error: Invalid job id specified", 1000)
     output = flow.finish(process, check=False)
     assert "rule work, i=0: lost" in output
-    assert "SLURM knows nothing of it any more, and it left no result" in output
+    assert "SLURM no longer knows the job, and it left no outcome" in output
     assert flow.outputs() == {}
 
 
@@ -647,10 +647,10 @@ def test_what_keeps_jobs_from_starting_is_said_and_what_is_said_helps(
         .split()[5]
         .rstrip(";")
     )
-    assert "`sinfo -R` says why" in said(
+    assert "`sinfo -R` shows why" in said(
         r".*3 jobs do not start: \S+ \(rule work, i=\d; .*DOWN, DRAINED.*|.*3 jobs.*ReqNode.*"
     )
-    said(r"jobs: 3 wait \(3 .*\), 0 run, 0 done, 0 failed")
+    said(r"jobs: 3 waiting \(3 .*\), 0 running, 0 done, 0 failed")
     cluster.run("scontrol", "uhold", base.partition("_")[0])
     release = said(rf"3 jobs do not start: .*PENDING, .*: held; `scontrol release {base}`").split("`")[1].split()
     for node in cluster.nodes:
@@ -677,8 +677,8 @@ def test_a_damaged_outcome_stops_no_other_job_and_slurms_word_counts(slurm: Clus
     )
     assert set(flow.outputs()) == {"0", "2"}
     assert output.count("\nError in rule work") == 1
-    assert re.search(r"rule work, i=1: FAILED.*\n.*its outcome cannot be read: \S+/\d\.json", output)
-    named = re.findall(r"(\S+/\d\.json): damaged, no JSON; SLURM's word counts in its place", output)
+    assert re.search(r"rule work, i=1: FAILED.*\n.*its outcome file cannot be read: \S+/\d\.json", output)
+    named = re.findall(r"(\S+/\d\.json): damaged, not JSON; SLURM's state is used instead", output)
     assert len(named) == len(set(named)) == 2
 
 
@@ -749,7 +749,7 @@ def test_a_read_only_log_folder_is_refused_in_one_line(
     own = flow.folder / ".snakemake/submitit"
     mount(own, "ro")
     output = flow.run("--config", "jobs=1", check=False)
-    assert ".snakemake/submitit: cannot write there (Read-only file system)" in output
+    assert ".snakemake/submitit: not writable (Read-only file system)" in output
     assert not slurm.calls("sbatch")
     subprocess.run(["mount", "-o", "remount,rw", str(own)], check=True)
     flow.run("--config", "jobs=1")
@@ -817,7 +817,7 @@ def test_a_users_defaults_of_sbatch_hold_where_the_workflow_does_not_say(
     names = (
         "SBATCH_ARRAY_INX, SBATCH_EXPORT, SBATCH_JOB_NAME, SBATCH_NO_REQUEUE, SBATCH_OUTPUT, SBATCH_SIGNAL, SBATCH_WAIT"
     )
-    assert output.count(f"{names}: not followed, since the plugin itself decides that") == 1
+    assert output.count(f"ignoring {names}: the plugin sets these options itself") == 1
 
 
 def test_a_working_directorys_name_is_no_code_on_the_node(slurm: Cluster, tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
-from snakemake_executor_plugin_submitit import Executor, slurm, watch
+from snakemake_executor_plugin_submitit import jobs, progress, slurm
 from snakemake_executor_plugin_submitit.ledger import Entry
+from snakemake_executor_plugin_submitit.members import Member
+from snakemake_executor_plugin_submitit.roster import Roster
+from snakemake_executor_plugin_submitit.watch import Pace, Watch
 
 
 class Waiting:
@@ -18,7 +21,7 @@ def member(job_id: str, wildcards: str = "") -> Any:
     return Waiting(job_id, wildcards)
 
 
-class Said(watch.Watch):
+class Said(progress.Progress):
     def __init__(self) -> None:
         self.told: list[str] = []
         self.warned: list[str] = []
@@ -34,7 +37,7 @@ STUCK = [
     ("SPECIAL_EXIT", "None", "`scontrol release 12`"),
     ("PENDING", "JobHeldAdmin", "held by an administrator"),
     ("RESV_DEL_HOLD", "None", "held by an administrator or a reservation"),
-    ("SUSPENDED", "None", "stopped by"),
+    ("SUSPENDED", "None", "suspended by the scheduler or an administrator"),
     ("PENDING", "ReqNodeNotAvail", "`sinfo -R`"),
     ("PENDING", "ReqNodeNotAvail, UnavailableNodes:n1", "`sinfo -R`"),
     (
@@ -43,12 +46,12 @@ STUCK = [
         "`sinfo -R`",
     ),
     ("PENDING", "PartitionDown", "another slurm_partition"),
-    ("PENDING", "PartitionTimeLimit", "`scancel 12`, correct their resources"),
-    ("PENDING", "QOSMaxWallDurationPerJobLimit", "`scancel 12`, correct their resources"),
-    ("PENDING", "BadConstraints", "`scancel 12`, correct their resources"),
+    ("PENDING", "PartitionTimeLimit", "`scancel 12`, correct the resources"),
+    ("PENDING", "QOSMaxWallDurationPerJobLimit", "`scancel 12`, correct the resources"),
+    ("PENDING", "BadConstraints", "`scancel 12`, correct the resources"),
     ("PENDING", "QOSMaxJobsPerUserLimit", "a limit of the account or QOS"),
     ("PENDING", "AssocGrpCpuLimit", "a limit of the account or QOS"),
-    ("PENDING", "Reservation", "wait for their reservation"),
+    ("PENDING", "Reservation", "the reservation has not begun"),
     ("PENDING", "SomethingNew", "`scontrol show job 12`"),
 ]
 
@@ -64,13 +67,13 @@ def test_what_keeps_a_job_from_starting_is_said_once_with_what_helps(state: str,
     assert helps in said.warned[0]
 
 
-@pytest.mark.parametrize("reason", sorted(watch.ORDINARY))
+@pytest.mark.parametrize("reason", sorted(progress.ORDINARY))
 def test_an_ordinary_wait_is_only_counted(reason: str) -> None:
     said, waiting = Said(), member("12")
     said.see({waiting: slurm.State("PENDING", reason=reason)})
     assert said.warned == []
     why = reason if reason not in ("", "None") else "PENDING"
-    assert said.line([waiting]) == f"jobs: 1 wait (1 {why}), 0 run, 0 done, 0 failed"
+    assert said.line([waiting]) == f"jobs: 1 waiting (1 {why}), 0 running, 0 done, 0 failed"
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "COMPLETING", "CONFIGURING", "COMPLETED", "CANCELLED", "FAILED"])
@@ -95,17 +98,17 @@ def test_jobs_that_are_stuck_alike_share_a_line_and_one_that_is_stuck_anew_is_sa
 
 def test_jobs_are_counted_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    said, jobs = Said(), [member(f"12_{i}") for i in range(6)]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    said, six = Said(), [member(f"12_{i}") for i in range(6)]
     waiting = [slurm.State("PENDING", reason=reason) for reason in ("Priority", "Priority", "JobHeldUser")]
     states = [slurm.State("RUNNING"), *waiting, slurm.State("COMPLETED")]
-    said.see(dict(zip(jobs, states, strict=False)))
-    said.ended(jobs[4], well=True)
+    said.see(dict(zip(six, states, strict=False)))
+    said.ended(six[4], well=True)
     said.ended(member("13"), well=False)
     for second in range(0, 185, 5):
         now[0] = second
-        said.minute([*jobs[:4], jobs[5]])
-    counts = "jobs: 3 wait (2 Priority, 1 JobHeldUser), 1 run, 1 of unknown state, 1 done, 1 failed"
+        said.minute([*six[:4], six[5]])
+    counts = "jobs: 3 waiting (2 Priority, 1 JobHeldUser), 1 running, 1 in an unknown state, 1 done, 1 failed"
     assert said.told == [counts] * 3
 
 
@@ -117,7 +120,8 @@ def test_jobs_that_failed_together_are_one_report_and_each_is_known_to_have_fail
         report_job_error=lambda info, msg: (reports.append((info.job, msg)), failed.append(info.job)),
     )
     infos: Any = [SimpleNamespace(job=i) for i in range(4)]
-    Executor._report_together(executor, infos, "refused")
+    nothing: Any = None
+    Roster(executor, nothing, nothing, nothing).report_together(infos, "refused")
     assert reports == [(0, "refused\n")]
     assert failed == [0, 1, 2, 3]
 
@@ -128,32 +132,34 @@ def test_a_job_whose_outcome_is_an_error_of_ours_fails_by_name_and_the_others_ar
     warned: list[str] = []
 
     class Folder:
-        folder = "folder"
+        folder, entries, backend = "folder", [None, None], "local"
 
         def outcomes(self) -> set[int]:
             return {0, 1}
 
         def outcome(self, number: int) -> dict[str, str]:
-            return {"outcome": str(1 // number)}
+            return {"outcome": {1: "success"}[1 // number]}
 
-    members: Any = [SimpleNamespace(submission=Folder(), number=number, info=number) for number in range(2)]
+    submission: Any = Folder()
+    members = [Member(submission, number, info=number) for number in range(2)]
     executor: Any = SimpleNamespace(
-        _members=members,
-        ledger=SimpleNamespace(warn=warned.append),
-        _note_failure=lambda member: None,
-        _read_outcome=lambda member, outcome: ended.append(f"{member.info} read"),
+        report_job_success=lambda info: ended.append(f"{info} succeeded"),
         report_job_error=lambda info, msg: ended.append(f"{info} {msg}"),
     )
-    Executor._read_outcomes(executor, members)
+    ledger: Any = SimpleNamespace(warn=warned.append, tell=lambda *words: None)
+    roster = Roster(executor, ledger, Said(), lambda: None)
+    roster.under_way.update(members)
+    Watch(roster, Pace(1, 1), "", lambda member, rounds: None).read_outcomes(members)
     assert len(warned) == 1
-    assert ended == [f"0 {warned[0]}\n", "1 read"]
+    assert ended == [f"0 {warned[0]}\n", "1 succeeded"]
+    assert roster.under_way == set()
     assert warned[0].startswith("folder/0.json: ZeroDivisionError")
 
 
 @pytest.mark.parametrize(("attempt", "restart_times"), [(1, 0), (1, 3), (4, 3)])
 def test_a_job_that_is_given_up_has_no_attempt_left(attempt: int, restart_times: int) -> None:
     job: Any = SimpleNamespace(attempt=attempt, restart_times=restart_times)
-    Executor._give_up(job)
+    jobs.give_up(job)
     assert not job.restart_times > job.attempt - 1  # the scheduler's condition for another one
 
 

@@ -3,9 +3,15 @@
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from snakemake_interface_common.exceptions import ApiError
+
+from snakemake_executor_plugin_submitit import resources
+from snakemake_executor_plugin_submitit.ledger import Entry
 
 TAIL = 20  # lines of a log that a failure shows
 
@@ -15,7 +21,31 @@ def parts(job: Any) -> list[Any]:
     return list(job.jobs) if job.is_group() else [job]
 
 
+def entry(job: Any) -> Entry:
+    """What the ledger says of a job."""
+    return Entry(key(job), job.name, wildcards(job), [str(file) for file in job.output])
+
+
+def allocation(job: Any, declared: Collection[str]) -> resources.Allocation | None:
+    """What a job asks for; None where that depends on files that are not there yet.
+
+    declared: names of resources that the user knows. ApiError for what cannot be meant.
+    """
+    try:
+        return resources.allocation(job.name, job.threads, dict(job.resources.items()), declared)
+    except resources.Pending:
+        return None
+    except resources.ResourceError as error:
+        raise ApiError(str(error)) from error
+
+
+def give_up(job: Any) -> None:
+    """Not again, whatever --retries says: Snakemake runs a job again that has attempts left."""
+    job.attempt = max(job.attempt, job.restart_times + 1)
+
+
 def wildcards(job: Any) -> str:
+    """Wildcards with their values, `sample=a, unit=1`; of a group's jobs one after the other."""
     texts = (", ".join(f"{key}={value}" for key, value in part.wildcards_dict.items()) for part in parts(job))
     return "; ".join(text for text in texts if text)
 
@@ -88,6 +118,7 @@ def log_tail(job: Any, log: Path) -> tuple[Path, list[str]]:
 
 
 def last_lines(path: Path, count: int = TAIL) -> list[str]:
+    """The end of a text that may be of any bytes; nothing where it cannot be read."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - 20_000))

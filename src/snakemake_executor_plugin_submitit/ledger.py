@@ -121,16 +121,20 @@ class Submission:
     warn: Callable[[str], None] = field(default=print, compare=False, repr=False)  # of a damaged file, by its name
 
     def script(self, number: int) -> Path:
+        """The command of a job."""
         return self.folder / f"{number}.sh"
 
     def log(self, number: int) -> Path:
+        """What a job prints."""
         return self.folder / f"{number}.log"
 
     @property
     def pickle(self) -> Path:
+        """What submitit runs on the node."""
         return self.folder / "submitted.pkl"
 
     def save(self) -> None:
+        """Write down what was submitted, or is about to be; not its id."""
         content = {name: getattr(self, name) for name in SAVED}
         content["entries"] = [asdict(entry) for entry in self.entries]
         write(self.folder / "submission.json", json.dumps(content, indent=1))
@@ -142,6 +146,7 @@ class Submission:
             write(self.folder / "id", base)
 
     def take_id(self, base: str) -> None:
+        """The ids of the allocations, from the id that the submission got."""
         self.ids = base.split()
         if self.backend == "slurm" and len(self.allocations) > 1:
             self.ids = [f"{base}_{task}" for task in range(len(self.allocations))]
@@ -158,13 +163,16 @@ class Submission:
         return self.starts(allocation)
 
     def starts(self, allocation: int) -> int:
+        """How often an allocation began to run."""
         return sum(match[1] == str(allocation) for match in self._matches("starts", START))
 
     @property
     def started_ids(self) -> list[str]:
+        """Ids of the allocations that began to run, one for each time."""
         return [match[2] for match in self._matches("starts", START)]
 
     def finish(self, number: int, **outcome: Any) -> None:
+        """Write the outcome of a job."""
         write(self.folder / f"{number}.json", json.dumps(outcome))
 
     def outcome(self, number: int) -> dict[str, Any] | None:
@@ -175,9 +183,9 @@ class Submission:
         try:
             outcome: dict[str, Any] = _json(path)
             if not _is_outcome(outcome):
-                raise LedgerError(f"{path}: damaged, no outcome")
+                raise LedgerError(f"{path}: damaged, not an outcome")
         except LedgerError as error:
-            self.warn(f"{error}; SLURM's word counts in its place")
+            self.warn(f"{error}; SLURM's state is used instead")
             return None
         return outcome
 
@@ -204,6 +212,7 @@ class Submission:
     # ---------------------------------------------------------------------------------- what Snakemake knows
 
     def close(self, number: int, event: str) -> None:
+        """Note that Snakemake knows of a job's end; `event` is one of CLOSED."""
         with suppress(OSError):  # a full disk; a new Snakemake would look at the outcome
             _append(self.folder / "closed", f"{number} {event}")
 
@@ -218,11 +227,11 @@ class Submission:
         try:
             lines = _lines(path)
         except LedgerError as error:
-            self.warn(f"{error}; taken to be empty")
+            self.warn(f"{error}; treated as empty")
             return []
         found = [re.fullmatch(pattern, line, re.ASCII) for line in lines]
         if bad := found.count(None):
-            self.warn(f"{path}: {bad} of {len(lines)} lines are damaged, and skipped")
+            self.warn(f"{path}: {bad} of {len(lines)} lines are damaged; they are skipped")
         return [match for match in found if match]
 
 
@@ -237,9 +246,9 @@ def _json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise LedgerError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise LedgerError(f"{path}: damaged, no JSON") from error
+        raise LedgerError(f"{path}: damaged, not JSON") from error
     if not isinstance(content, dict):
-        raise LedgerError(f"{path}: damaged, no JSON object")
+        raise LedgerError(f"{path}: damaged, not a JSON object")
     return content
 
 
@@ -278,9 +287,9 @@ def read(folder: Path, warn: Callable[[str], None] = print) -> Submission:
     except (TypeError, KeyError, AttributeError) as error:
         raise LedgerError(f"{path}: damaged ({type(error).__name__}: {error})") from error
     if not _is_sound(submission):
-        raise LedgerError(f"{path}: damaged (a value is of a wrong kind)")
+        raise LedgerError(f"{path}: damaged (a value has the wrong type)")
     if unknown:
-        warn(f"{path}: of another version; its {', '.join(map(repr, unknown))} is ignored")
+        warn(f"{path}: written by another version; ignoring {', '.join(map(repr, unknown))}")
     if base := _id(submission):
         submission.take_id(base)
     return submission
@@ -323,7 +332,7 @@ def _id(submission: Submission) -> str:
         raise LedgerError(f"{path}: damaged")
     except LedgerError as error:
         submission.warn(
-            f"{error}; {'looked for by name' if submission.backend == 'slurm' else 'its jobs are not looked after'}"
+            f"{error}; {'looking for its job by name' if submission.backend == 'slurm' else 'its jobs are not watched'}"
         )
         return ""
 
@@ -333,7 +342,7 @@ class Ledger:
 
     def __init__(self, folder: Path, warn: Callable[[str], None] = print):
         self.folder, self._said, self._warn = folder.absolute(), set[str](), warn
-        cannot = "cannot write there ({}); jobs and their logs need it"
+        cannot = "not writable ({}); jobs and their logs are kept there"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -343,7 +352,9 @@ class Ledger:
             self._lock = open(path, "a+", errors="replace", opener=_no_link)  # noqa: SIM115 - held until the process ends
         except OSError as error:
             if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-                raise LedgerError(f"{path}: not a lock of ours; remove it, or use another --submitit-folder") from error
+                raise LedgerError(
+                    f"{path}: not a lock file of this plugin; remove it, or use another --submitit-folder"
+                ) from error
             raise LedgerError(f"{folder}: {cannot.format(error.strerror)}") from error
         try:
             self._take_lock(folder, path)
@@ -369,14 +380,14 @@ class Ledger:
         if taken:
             self._lock.close()
             name = holder.strip() or "another process"
-            raise LedgerError(f"{folder}: in use by another Snakemake ({name}); wait for it or end it")
+            raise LedgerError(f"{folder}: in use by another Snakemake ({name}); wait for it or stop it")
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._lock.flush()
 
     def _not_ours(self, path: Path) -> LedgerError:
         self._lock.close()
-        return LedgerError(f"{path}: not a lock of ours; remove it, or use another --submitit-folder")
+        return LedgerError(f"{path}: not a lock file of this plugin; remove it, or use another --submitit-folder")
 
     def warn(self, text: str) -> None:
         """Each text once: what is damaged is met at every look."""
@@ -385,6 +396,7 @@ class Ledger:
             self._warn(text)
 
     def release(self) -> None:
+        """Let another Snakemake use the folder."""
         self._lock.close()
 
     def new(self, name: str, **content: Any) -> Submission:
@@ -405,9 +417,9 @@ class Ledger:
             try:
                 submission = read(folder, self.warn)
                 if not submission.name.endswith(f"-{folder.name[-8:]}"):
-                    raise LedgerError(f"{folder}/submission.json: another folder's")
+                    raise LedgerError(f"{folder}/submission.json: belongs to another folder")
             except LedgerError as error:
-                self.warn(f"{error}; its jobs{_hint(folder)} are not looked after, and its folder is yours to remove")
+                self.warn(f"{error}; its jobs{_hint(folder)} are not watched, and its folder must be removed by hand")
             else:
                 yield submission
 
@@ -435,7 +447,7 @@ class Ledger:
             return False
         except OSError:
             pass  # a folder, a link
-        self.warn(f"{path}: not a map of ours; what happens to jobs is not noted there")
+        self.warn(f"{path}: not a map of this plugin; job events are not recorded there")
         return False
 
     def clean(self, days: float, keep_successful: bool) -> None:

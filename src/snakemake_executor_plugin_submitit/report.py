@@ -4,13 +4,14 @@ import re
 from typing import Any
 
 from snakemake_executor_plugin_submitit import jobs, slurm
+from snakemake_executor_plugin_submitit.members import Member
 
 #: slurmd's and the kernel's words for a job that used more memory than it asked for.
 MEMORY = re.compile(r"oom[-_ ]?kill|out of memory|exceeded (job |step )?memory limit|exceeded memory", re.IGNORECASE)
 
 
-def failure(member: Any, state: slurm.State | None, outcome: dict[str, Any], note: str = "") -> str:
-    """Lines about a member (see __init__) that failed; `state` is what SLURM says of it, if it said anything."""
+def failure(member: Member, state: slurm.State | None, outcome: dict[str, Any], note: str = "") -> str:
+    """Lines about a member that failed; `state` is what SLURM says of it, if it said anything."""
     entry, submission = member.entry, member.submission
     task_log = next(iter(submission.folder.glob(f"{member.id}_0_log.out")), None)
     words = "\n".join(jobs.last_lines(task_log)) if task_log else ""
@@ -33,11 +34,11 @@ def failure(member: Any, state: slurm.State | None, outcome: dict[str, Any], not
 
 
 CAUSES = {
-    "OUT_OF_MEMORY": "out of memory: it used more than it asked for; raise mem_mb",
-    "TIMEOUT": "timed out: it ran longer than its limit; raise runtime, or let its command save its state on SIGTERM",
-    "DEADLINE": "timed out: its deadline passed",
-    "CANCELLED": "cancelled, by scancel or by an administrator",
-    "NODE_FAIL": "its node failed",
+    "OUT_OF_MEMORY": "out of memory: the job used more than it requested; increase mem_mb",
+    "TIMEOUT": "timed out: the job exceeded its limit; increase runtime, or let its command save its state on SIGTERM",
+    "DEADLINE": "timed out: the job's deadline has passed",
+    "CANCELLED": "cancelled by scancel or by an administrator",
+    "NODE_FAIL": "the node failed",
     "PREEMPTED": "preempted, and requeue is off",
-    "lost": "SLURM knows nothing of it any more, and it left no result",
+    "lost": "SLURM no longer knows the job, and it left no outcome",
 }

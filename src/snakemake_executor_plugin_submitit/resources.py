@@ -86,7 +86,7 @@ def _matching(pattern: str) -> Callable[[object], str | None]:
 
 
 # sbatch takes a backslash for an escape even inside quotes, and drops it
-_WORD = (_matching(r"(?!-)[^\s'\"`\\\x00-\x1f\x7f]+"), "one word without quotes, spaces and backslashes")
+_WORD = (_matching(r"(?!-)[^\s'\"`\\\x00-\x1f\x7f]+"), "one word without quotes, spaces or backslashes")
 
 #: Resource -> (how its value is read; None: not valid), what is valid.
 KNOWN: dict[str, tuple[Callable[[object], Any], str]] = {
@@ -119,7 +119,7 @@ KNOWN: dict[str, tuple[Callable[[object], Any], str]] = {
 SNAKEMAKE = {"mem", "mem_mib", "disk", "disk_mb", "disk_mib", "tmpdir", "gpu_manufacturer"}
 
 _ONE_TASK = "a job is one task; use threads or cpus_per_task, and nodes"
-_ONE_CLUSTER = "start Snakemake where SLURM_CONF is that cluster's"
+_ONE_CLUSTER = "run Snakemake with the SLURM_CONF of that cluster"
 #: Resource of the plain SLURM plugin that is not here -> (the value that changes nothing, what to do instead).
 UNSUPPORTED = {
     "tasks": ("1", _ONE_TASK),
@@ -169,7 +169,7 @@ def _check_name(rule: str, name: str, value: object, declared: Collection[str]) 
 # ------------------------------------------------------------------------------------------------- slurm_extra
 
 _OURS = "the plugin sets it"
-_ENVIRONMENT = "jobs need the environment of Snakemake, which they get; set variables there"
+_ENVIRONMENT = "jobs inherit the environment of Snakemake; set variables there"
 _CPUS = "use cpus_per_task or threads"
 #: Long option of sbatch that slurm_extra must not have -> what to do instead.
 REFUSED = {
@@ -218,7 +218,7 @@ REFUSED = {
     "tres-per-task": "use gpu or gres",
     "usage": "it submits nothing",
     "version": "it submits nothing",
-    "wait": "the plugin waits itself",
+    "wait": "the plugin itself waits for jobs",
     "wrap": _OURS,
 }
 SHORT = {
@@ -246,21 +246,21 @@ def _extra(rule: str, text: str) -> tuple[tuple[str, str | bool], ...]:
         if not word.startswith("--"):
             short = SHORT.get(word[1:2]) if word.startswith("-") else None
             if short:
-                raise refuse(f"{word[:2]} (--{short}) does not belong there: {REFUSED[short]}")
+                raise refuse(f"{word[:2]} (--{short}) is not allowed here: {REFUSED[short]}")
             raise refuse(f"{word!r} is not a long option; write the long form, such as --mail-type=END")
         # sbatch takes an option's beginning for the option
         if full := next((name for name in sorted(REFUSED) if name.startswith(option) and option), None):
-            raise refuse(f"--{option} {f'(--{full}) ' if full != option else ''}does not belong there: {REFUSED[full]}")
+            raise refuse(f"--{option} {f'(--{full}) ' if full != option else ''}is not allowed here: {REFUSED[full]}")
         if not re.fullmatch(r"[a-zA-Z][\w-]*", option):
             raise refuse(f"{word!r} is not an option")
         if re.search(r"\s--\w", value):
-            raise refuse(f"the value of --{option} holds further options; quote the text once only")
+            raise refuse(f"the value of --{option} contains further options; quote the text only once")
         if option in options:
-            raise refuse(f"--{option} is there twice")
+            raise refuse(f"--{option} is given twice")
         if not equals and words and not words[0].startswith("-"):
             equals, value = "=", words.pop(0)
         if "\\" in value:
-            raise refuse(f"the value of --{option} holds a backslash, which sbatch would drop")
+            raise refuse(f"the value of --{option} contains a backslash, which sbatch would drop")
         options[option] = value if equals else True
     return tuple(sorted(options.items()))
 
@@ -278,8 +278,43 @@ def allocation(rule: str, threads: int, resources: Mapping[str, object], declare
     Raises ResourceError, with one line, for a name, a value or a pair that cannot be meant; Pending where all that is
     known yet is right, but a value that matters is not known yet.
     """
+    values, pending = _read(rule, resources, declared)
+    extra = _extra(rule, values["slurm_extra"]) if "slurm_extra" in values else ()
+    _check_pairs(rule, threads, values)
+    if pending or str(threads) == TBD:
+        raise Pending(rule)
+    gpus, pack, mode = values.get("gpu", 0), values.get("pack", 1), values.get("pack_mode")
+    if "gpu_model" in values and not gpus:
+        raise ResourceError(f"rule {rule}: gpu_model={values['gpu_model']!r} needs gpu, the number of GPUs")
+    if mode and pack == 1:
+        raise ResourceError(f"rule {rule}: pack_mode={mode!r} needs pack, the number of jobs, 2 or more")
+    per_cpu = values.get("mem_mb_per_cpu")
+    return Allocation(
+        cpus=values.get("cpus_per_task") or threads,
+        minutes=values.get("runtime"),
+        mem_mb=None if per_cpu else values.get("mem_mb"),
+        mem_mb_per_cpu=per_cpu,
+        gpus=gpus,
+        gpu_model=values.get("gpu_model"),
+        gres=values.get("gres"),
+        partition=values.get("slurm_partition"),
+        account=values.get("slurm_account"),
+        qos=values.get("qos"),
+        constraint=values.get("constraint"),
+        reservation=values.get("reservation"),
+        exclude=values.get("exclude"),
+        nodes=values.get("nodes", 1),
+        extra=extra,
+        requeue=values.get("requeue", True),
+        pack=pack,
+        pack_parallel=mode == "parallel",
+    )
+
+
+def _read(rule: str, resources: Mapping[str, object], declared: Collection[str]) -> tuple[dict[str, Any], bool]:
+    """(the values that are given and known, whether one that is given is not known yet)."""
     values: dict[str, Any] = {}
-    pending = str(threads) == TBD
+    pending = False
     for name, value in resources.items():
         if value is None:
             continue
@@ -293,49 +328,25 @@ def allocation(rule: str, threads: int, resources: Mapping[str, object], declare
         values[name] = read(value)
         if values[name] is None:
             raise ResourceError(f"rule {rule}: {name}={value!r} is not valid; valid: {valid}")
-    extra = _extra(rule, values["slurm_extra"]) if "slurm_extra" in values else ()
+    return values, pending
+
+
+def _check_pairs(rule: str, threads: int, values: Mapping[str, Any]) -> None:
+    """ResourceError for two values that contradict each other."""
 
     def contradict(one: str, other: str, advice: str) -> ResourceError:
         return ResourceError(f"rule {rule}: {one} and {other} contradict each other; {advice}")
 
-    gpus, gres = values.get("gpu", 0), values.get("gres")
-    pack, mode, nodes = values.get("pack", 1), values.get("pack_mode"), values.get("nodes", 1)
-    cpus = values.get("cpus_per_task")
+    gpus, gres, cpus = values.get("gpu", 0), values.get("gres"), values.get("cpus_per_task")
+    mode, nodes = values.get("pack_mode"), values.get("nodes", 1)
     if cpus and str(threads) != TBD and threads > cpus:
         raise contradict(f"threads={threads}", f"cpus_per_task={cpus}", "a job cannot use more CPUs than it has")
     if gres and gpus and re.search(r"(^|,)(gres[:/])?gpu(:|,|$)", gres):
-        raise contradict(f"gpu={gpus}", f"gres={gres!r}", "give one")
+        raise contradict(f"gpu={gpus}", f"gres={gres!r}", "give only one")
     if mode == "parallel" and gres:
         raise contradict("pack_mode='parallel'", f"gres={gres!r}", "use gpu, or pack_mode='serial'")
     if mode == "parallel" and nodes > 1:
         raise contradict("pack_mode='parallel'", f"nodes={nodes}", "packed jobs share one node")
-    if pending:
-        raise Pending(rule)
-    if "gpu_model" in values and not gpus:
-        raise ResourceError(f"rule {rule}: gpu_model={values['gpu_model']!r} needs gpu, the number of GPUs")
-    if mode and pack == 1:
-        raise ResourceError(f"rule {rule}: pack_mode={mode!r} needs pack, the number of jobs, 2 or more")
-    per_cpu = values.get("mem_mb_per_cpu")
-    return Allocation(
-        cpus=cpus or threads,
-        minutes=values.get("runtime"),
-        mem_mb=None if per_cpu else values.get("mem_mb"),
-        mem_mb_per_cpu=per_cpu,
-        gpus=gpus,
-        gpu_model=values.get("gpu_model"),
-        gres=gres,
-        partition=values.get("slurm_partition"),
-        account=values.get("slurm_account"),
-        qos=values.get("qos"),
-        constraint=values.get("constraint"),
-        reservation=values.get("reservation"),
-        exclude=values.get("exclude"),
-        nodes=nodes,
-        extra=extra,
-        requeue=values.get("requeue", True),
-        pack=pack,
-        pack_parallel=mode == "parallel",
-    )
 
 
 def packed(allocation: Allocation, jobs: int) -> Allocation:

@@ -19,6 +19,7 @@ import psutil
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
+import gpu_claims
 from snakemake_executor_plugin_submitit import ledger, report, slurm
 
 SHELLS = {"ash", "bash", "dash", "ksh", "sh", "zsh"}
@@ -81,9 +82,7 @@ class Allocation:
             signal.signal(signal.SIGUSR2, self._note)
             signal.signal(signal.SIGTERM, self._note)
         if self.submission.backend == "local" and self.submission.gpus:
-            from snakemake_executor_plugin_submitit import devices
-
-            devices.claim(self.submission.gpus)
+            gpu_claims.claim(self.submission.gpus)
         waiting = [job for job in self.jobs if self.submission.outcome(job) is None]
         handled = 0
         try:
@@ -115,7 +114,7 @@ class Allocation:
             if back := [job for job in left if job in self.asked or job in waiting]:
                 self._come_back(back, requeue)
         if left or self.failed:
-            raise JobFailed(f"{self.submission.folder}: failed: {self.failed}; stopped before their end: {left}")
+            raise JobFailed(f"{self.submission.folder}: failed: {self.failed}; stopped before they finished: {left}")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signals.append(number)
@@ -141,14 +140,14 @@ class Allocation:
                 self._terminate(job, snakemakes, catching)
             elif commands and job not in self.deaf:
                 self.deaf.add(job)
-                print(f"job {job}: its command does not catch SIGTERM, so it runs on", flush=True)
+                print(f"job {job}: its command does not catch SIGTERM and keeps running", flush=True)
 
     def _end_commands(self) -> None:
         for job, command in self.running.items():
             self._terminate(job, *below(command.pid))
 
     def _terminate(self, job: int, snakemakes: list[psutil.Process], commands: list[psutil.Process]) -> None:
-        print(f"job {job}: SIGTERM to {len(commands)} of its commands", flush=True)
+        print(f"job {job}: sending SIGTERM to {len(commands)} of its commands", flush=True)
         for process in [*snakemakes, *commands]:
             with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
                 process.terminate()
@@ -174,7 +173,7 @@ class Allocation:
         try:
             return self.submission.backend == "slurm" and slurm.is_preempted(self.about["id"])
         except slurm.SlurmError as error:
-            print(f"preempted or cancelled? {error}", flush=True)
+            print(f"cannot tell whether this is a preemption or a cancellation: {error}", flush=True)
             return False
 
     def _come_back(self, left: list[int], requeue: Any) -> None:
@@ -182,7 +181,7 @@ class Allocation:
         rounds = self.round + max(self.submission.entries[job].rounds for job in left)
         outcome = {"outcome": "come back", "rounds": rounds}
         if not self.submission.requeue:
-            outcome = {"outcome": "failure", "reason": "stopped before its end, and requeue is off"}
+            outcome = {"outcome": "failure", "reason": "stopped before it finished, and requeue is off"}
         elif rounds > self.submission.requeue_limit:
             limit = self.submission.requeue_limit
             outcome = {"outcome": "failure", "reason": f"not finished after {rounds} rounds (requeue limit {limit})"}
@@ -202,6 +201,7 @@ def _adopt_orphans() -> None:
 
 
 def job_id() -> str:
+    """The id of the allocation in which this process runs, as submitit knows it."""
     try:
         return JobEnvironment().job_id
     except RuntimeError:  # submitit's debug executor sets no environment

@@ -63,7 +63,7 @@ MISREAD = {
     "%": "%",
     r"\\": "a backslash",
     r"[\x00-\x1f\x7f]": "a line break or another control character",
-    "[\ud800-\udfff]": "a character that is no UTF-8",
+    "[\ud800-\udfff]": "a character that is not UTF-8",
     "'.*[\"$`]|[\"$`].*'": 'an apostrophe beside one of " $ `',
 }
 PYTHON = shlex.quote(sys.executable)
@@ -90,6 +90,7 @@ class State:
 
     @property
     def ended(self) -> bool:
+        """Whether the job will not run again by itself."""
         return self.name in ENDED
 
 
@@ -189,7 +190,7 @@ def submit(
         if PERMANENT.search(complaint):
             raise RefusedError(complaint)
         pause = min(60.0, 2.0**trial) * random.uniform(0.5, 1.5)
-        tell(f"sbatch failed ({complaint}); trying again in {pause:.0f} s, {retries - trial} more times")
+        tell(f"sbatch failed ({complaint}); trying again in {pause:.0f} s (retries left: {retries - trial})")
         time.sleep(pause)
         try:
             found = find()
@@ -214,7 +215,7 @@ def patiently(action: Callable[[], Answer], tell: Callable[[str], None]) -> Answ
         try:
             return action()
         except SlurmError as error:
-            tell(f"{error}; waiting for SLURM, which must say what runs")
+            tell(f"{error}; waiting for SLURM to report which jobs are running")
         time.sleep(pause)
         pause = min(60.0, 2 * pause)
 
@@ -326,4 +327,5 @@ def cancel(ids: Iterable[str]) -> None:
 
 
 def cancel_by_name(name: str) -> None:
+    """Cancel the job or array with this name, whatever its id."""
     call("scancel", f"--name={name}")

@@ -1,116 +1,181 @@
-"""What is said of jobs while they wait and run: how many, once a minute, and what keeps some from starting."""
+"""Watching jobs: outcomes, which are files, at each look; SLURM's states now and then; a verdict on what has ended."""
 
-import re
+import asyncio
+import contextlib
+import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
 from typing import Any
 
 from snakemake_executor_plugin_submitit import slurm
+from snakemake_executor_plugin_submitit.members import Member, active, runs
+from snakemake_executor_plugin_submitit.progress import waits
+from snakemake_executor_plugin_submitit.roster import Roster
 
-SAY_EVERY = 60.0  # seconds
-SHOWN = 3  # jobs that a line names
-
-#: Why jobs wait in every queue; SLURM lets them go by itself. BeginTime is the pause after a requeue.
-ORDINARY = {
-    "", "None", "Resources", "Priority", "JobArrayTaskLimit", "BeginTime", "Dependency", "Licenses", "Prolog",
-}  # fmt: skip
-
-#: What runs, or is about to; with all that is over, the opposite of waiting.
-RUNS = {"RUNNING", "COMPLETING", "CONFIGURING", "SIGNALING", "STAGE_OUT", "POWER_UP_NODE"}
-
-#: Pattern of a state and reason -> what helps; the first that fits.
-ADVICE = (
-    (r"JobHeldAdmin|RESV_DEL_HOLD", "held by an administrator or a reservation; ask the site"),
-    (r"JobHeldUser|_HOLD|SPECIAL_EXIT|\bheld\b", "held; `scontrol release {ids}` lets them go"),
-    (r"SUSPENDED|STOPPED", "stopped by a scheduler's or an administrator's hand; they go on when that is over"),
-    (
-        r"ReqNodeNotAvail|DOWN, DRAINED|NodeDown",
-        "the nodes are down, drained or reserved (`sinfo -R` says why); wait, or ask for others (slurm_partition, "
-        "constraint)",
-    ),
-    (r"PartitionDown|PartitionInactive", "the partition starts no jobs now; wait, or use another slurm_partition"),
-    (
-        r"Partition\w+Limit|BadConstraints|NotAllowed|Invalid|NeverSatisfied|MaxWall|PerJob|PerNode|MinCpu|MinGRES",
-        "they ask for what is not allowed there; `scancel {ids}`, correct their resources, and start again",
-    ),
-    (r"Assoc|QOS|MaxJobs|Grp", "a limit of the account or QOS; wait until others end, or use another qos or account"),
-    (r"Reservation", "they wait for their reservation; `scontrol show reservation` says when it begins"),
-    ("", "`scontrol show job {ids}` says more"),
-)
+REPORT_WITHIN = 30.0  # seconds in which SLURM should say how a failed job ended
+REASONS_AFTER = 60.0  # seconds between two questions for reasons, where the accounting does not know them
+LOST_AFTER = 120.0  # seconds for which SLURM may know nothing of a job before it counts as lost
 
 
-def waits(state: slurm.State | None) -> bool:
-    return state is not None and not state.ended and state.name not in RUNS
+class Pace:
+    """When the next question to SLURM is due: soon after something changed, then less and less often.
 
+    least, most: seconds between two questions.
+    """
 
-def _is_stuck(state: slurm.State) -> bool:
-    return waits(state) and (state.reason not in ORDINARY or state.name not in ("PENDING", "REQUEUED", "REQUEUE_FED"))
+    def __init__(self, least: float, most: float):
+        self.least, self.most = least, most
+        self._asked = time.monotonic()
+        self.soon()
 
+    def soon(self, seconds: float | None = None) -> None:
+        """Something changed: ask again after the least interval, or after so many seconds."""
+        self._interval = self.least if seconds is None else seconds
 
-def named(members: Iterable[Any]) -> str:
-    """The first few of some members (see __init__), by rule and wildcards."""
-    entries = [member.entry for member in members]
-    texts = [f"rule {entry.rule}{', ' if entry.wildcards else ''}{entry.wildcards}" for entry in entries[:SHOWN]]
-    return "; ".join(texts) + (f"; and {len(entries) - SHOWN} more" if len(entries) > SHOWN else "")
+    def due(self) -> bool:
+        """Whether it is time to ask."""
+        return time.monotonic() - self._asked >= self._interval
+
+    def asked(self) -> None:
+        """A question is asked now; the next one comes later than it did."""
+        self._asked = time.monotonic()
+        self._interval = min(max(self._interval, 1.0) * 1.5, self.most)
 
 
 class Watch:
-    """Counts of jobs and the states that SLURM gave last; `tell` and `warn` take a line each."""
+    """Looks at the members of a roster and reports those that have ended.
 
-    def __init__(self, tell: Callable[[str], None], warn: Callable[[str], None]):
-        self.tell, self.warn = tell, warn
-        self.done = self.failed = 0
-        self.states: dict[Any, slurm.State] = {}
-        self._stuck: dict[Any, tuple[str, str]] = {}  # what was said of a member
-        self._said = time.monotonic()
+    status_command: sacct or squeue; "" where SLURM is not used. resubmit: puts a member back to the queue that had
+    so many rounds.
+    """
 
-    def see(self, states: Mapping[Any, slurm.State]) -> None:
-        """SLURM's answer, for the members that have not ended. What keeps jobs from starting is said once each."""
-        self.states = dict(states)
-        fresh: dict[tuple[str, str], list[Any]] = {}
-        for member, state in states.items():
-            word = (state.name, state.reason)
-            if not _is_stuck(state):
-                self._stuck.pop(member, None)
-            elif self._stuck.get(member) != word:
-                self._stuck[member] = word
-                fresh.setdefault(word, []).append(member)
-        for (name, reason), members in fresh.items():
-            ids = " ".join(slurm.compress(member.id for member in members))
-            count = "1 job does" if len(members) == 1 else f"{len(members)} jobs do"
-            helps = next(text for pattern, text in ADVICE if re.search(pattern, f"{name} {reason}")).format(ids=ids)
-            why = f"{name}, {reason}" if reason not in ("", "None") else name
-            self.warn(f"{count} not start: {ids} ({named(members)}): {why}: {helps}")
+    def __init__(self, roster: Roster, pace: Pace, status_command: str, resubmit: Callable[[Member, int], None]):
+        self.roster, self.pace, self.status_command, self._resubmit = roster, pace, status_command, resubmit
+        self._asked_why = -inf
 
-    def ended(self, member: Any, well: bool) -> None:
-        self.done += well
-        self.failed += not well
-        self.forget(member)
+    async def look(self, members: list[Member]) -> None:
+        """Outcomes first, which are files; then one question to SLURM for all others, now and then."""
+        try:
+            self.read_outcomes(members)
+            left = [member for member in members if member in self.roster.under_way]
+            if left:
+                self.roster.progress.minute(left)
+            if left and self.pace.due():
+                async with self.roster.executor.status_rate_limiter:
+                    await asyncio.to_thread(self._ask, left)
+        except Exception as error:  # must not end the thread that looks: the jobs would be lost
+            self.roster.ledger.warn(f"could not check all jobs: {type(error).__name__}: {error}")
 
-    def forget(self, member: Any) -> None:
-        self.states.pop(member, None)
-        self._stuck.pop(member, None)
+    # ------------------------------------------------------------------------------------------ outcomes
 
-    def minute(self, members: Iterable[Any]) -> None:
-        """A line a minute, as long as there are members."""
-        now = time.monotonic()
-        if now - self._said >= SAY_EVERY:
-            self._said = now
-            self.tell(self.line(members))
-
-    def line(self, members: Iterable[Any]) -> str:
-        reasons: Counter[str] = Counter()
-        running = unknown = 0
+    def read_outcomes(self, members: list[Member]) -> None:
+        """Act on the outcomes that jobs have written."""
+        listed: dict[Path, set[int]] = {}
         for member in members:
-            state = self.states.get(member)
-            if state is None:
-                unknown += 1
-            elif waits(state):
-                reasons[state.reason if state.reason not in ("", "None") else state.name] += 1
+            folder = member.submission.folder
+            if folder not in listed:
+                listed[folder] = member.submission.outcomes()
+            if member.number not in listed[folder]:
+                continue
+            try:
+                if outcome := member.submission.outcome(member.number):
+                    self._read_outcome(member, outcome)
+            except Exception as error:  # of one job; the others have ended, too
+                text = f"{folder}/{member.number}.json: {type(error).__name__}: {error}"
+                self.roster.ledger.warn(text)
+                if member in self.roster.under_way:  # or nobody would ever hear of its end
+                    self.roster.fail_with(member, text)
+
+    def _read_outcome(self, member: Member, outcome: dict[str, Any]) -> None:
+        if outcome["outcome"] == "success":
+            self.roster.succeed(member)
+        elif outcome["outcome"] == "come back":
+            self._resubmit(member, outcome["rounds"])
+        elif not member.on_slurm or time.monotonic() - (member.failed or time.monotonic()) > REPORT_WITHIN:
+            self.roster.fail(member, None, outcome)
+        elif member.failed is None:
+            member.failed = time.monotonic()
+            self.pace.soon(0)  # SLURM's state belongs into the report
+
+    # ------------------------------------------------------------------------------------------ states
+
+    def _ask(self, members: list[Member]) -> None:
+        """Ask for the states of jobs, and act on those that have ended without an outcome."""
+        self.pace.asked()
+        try:
+            states = self._states(members)
+            silent = [member for member in members if member.failed is None]
+            over = [member for member in silent if self._seems_over(member, states.get(member.id))]
+            going = active(over)
+        except slurm.SlurmError as error:
+            self.roster.executor.logger.warning(f"{error}; jobs are assumed to be running until it answers")
+            return
+        for member in members:
+            state = states.get(member.id)
+            if member.failed is not None and state is not None and state.ended:
+                self.roster.fail(member, state, member.submission.outcome(member.number) or {})
+        for member in over:
+            if member in going or member.submission.outcome(member.number) is not None:
+                member.over = None  # it went back to the queue, or has just been seen to end
             else:
-                running += 1
-        why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        parts = [f"{reasons.total()} wait{f' ({why})' if why else ''}", f"{running} run"]
-        parts += [f"{unknown} of unknown state"] if unknown else []
-        return f"jobs: {', '.join(parts)}, {self.done} done, {self.failed} failed"
+                self._judge(member, states.get(member.id))
+        with contextlib.suppress(slurm.SlurmError):  # the next time, then
+            left = [member for member in members if member in self.roster.under_way]
+            self.roster.progress.see(self._with_reasons(left, states))
+
+    def _states(self, members: list[Member]) -> dict[str, slurm.State]:
+        """State of each id that SLURM, or this machine, knows."""
+        if self.status_command:
+            return slurm.STATUS[self.status_command](sorted({member.id for member in members}))
+        return {member.id: slurm.State("RUNNING" if runs(member) else "FAILED") for member in members}
+
+    def _with_reasons(self, members: list[Member], states: dict[str, slurm.State]) -> dict[Member, slurm.State]:
+        """States, with reasons for waiting: sacct's are old, and it may not know what waits. squeue is asked seldom."""
+        known = {member: states[member.id] for member in members if member.id in states}
+        unclear = [member for member in members if member not in known or waits(known[member])]
+        if not unclear or self.status_command != "sacct":
+            return known
+        if time.monotonic() - self._asked_why < REASONS_AFTER:
+            before = self.roster.progress.states
+            return known | {member: before[member] for member in unclear if waits(before.get(member))}
+        self._asked_why = time.monotonic()
+        reasons = slurm.squeue(sorted({member.id for member in unclear}))
+        return known | {member: reasons[member.id] for member in unclear if member.id in reasons}
+
+    # ------------------------------------------------------------------------------------------ verdicts
+
+    def _seems_over(self, member: Member, state: slurm.State | None) -> bool:
+        """Whether a job has ended, or SLURM has not known it, for so long that no outcome of it is to be expected."""
+        if state is not None and not state.ended:
+            member.over = None
+            return False
+        now = time.monotonic()
+        name = state.name if state else ""
+        if member.over is None or member.over[0] != name:
+            member.over = name, now
+        latency = self.roster.executor.workflow.execution_settings.latency_wait
+        patience = latency if state else LOST_AFTER
+        if now - member.over[1] < patience:
+            # its outcome may be on its way through a network file system
+            self.pace.soon(min(patience, self.pace.most))
+            return False
+        return True
+
+    def _judge(self, member: Member, state: slurm.State | None) -> None:
+        """Report a job that is over and left no outcome."""
+        if state is not None and state.name == "COMPLETED":
+            self.roster.succeed(member)  # its exit code says so; Snakemake will look for its files
+        elif state is not None and state.name in slurm.INNOCENT and member.submission.requeue:
+            self._resubmit(member, member.entry.rounds + max(1, member.starts))
+        else:
+            self.roster.fail(member, state, {}, _damage(member))
+
+
+def _damage(member: Member) -> str:
+    """Why a job that is over may have left no outcome, as far as its folder shows."""
+    path = member.submission.folder / f"{member.number}.json"
+    if not path.parent.exists():
+        return f"its folder {path.parent} was removed while it ran"
+    return f"its outcome file cannot be read: {path}" if os.path.lexists(path) else ""

@@ -9,7 +9,7 @@ os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
 started = time.time() - time.process_time()  # of this process
 with logged(snakemake.log[0]):
     if snakemake.resources.get("gpu", 0):
-        from snakemake_executor_plugin_submitit.devices import claim
+        from gpu_claims import claim
 
         claim(snakemake.resources.gpu, per_device=int(snakemake.config["study"].get("jobs_per_gpu", 1)))
     from sparsity_cliff.training.run import train_run

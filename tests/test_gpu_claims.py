@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from snakemake_executor_plugin_submitit import devices
+import gpu_claims
 
 SLURM = ("SLURM_JOB_ID", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE")
 
@@ -19,9 +19,9 @@ SLURM = ("SLURM_JOB_ID", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NOD
 @pytest.fixture(autouse=True)
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No SLURM, no claim of before, locks of one's own."""
-    for name in (*SLURM, devices.CLAIMED):
+    for name in (*SLURM, gpu_claims.CLAIMED):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(devices, "LOCKS", tmp_path)
+    monkeypatch.setattr(gpu_claims, "LOCKS", tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,9")
 
 
@@ -32,9 +32,9 @@ class Holder:
         code = f"""
 import os, subprocess, sys
 from pathlib import Path
-from snakemake_executor_plugin_submitit import devices
-devices.LOCKS = Path({str(folder)!r})
-print("got", *devices.claim({arguments}, log=lambda line: print(line, flush=True)), flush=True)
+import gpu_claims
+gpu_claims.LOCKS = Path({str(folder)!r})
+print("got", *gpu_claims.claim({arguments}, log=lambda line: print(line, flush=True)), flush=True)
 assert {arguments.split(",")[0]} == len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))
 {then}
 sys.stdin.read()
@@ -69,7 +69,7 @@ def test_two_processes_get_two_devices_and_the_third_waits_and_says_so(tmp_path:
     first, second = Holder(tmp_path, "1"), Holder(tmp_path, "1")
     assert sorted(first.got() + (second_got := second.got())) == ["7", "9"]
     third = Holder(tmp_path, "1")
-    assert third.line() == "waiting for 1 of the GPUs 7, 9: all are taken"
+    assert third.line() == "waiting for 1 of the GPUs 7, 9: all are in use"
     second.end()
     assert third.got() == second_got
     first.end()
@@ -81,7 +81,7 @@ def test_a_killed_process_frees_its_device_at_once(tmp_path: Path, number: signa
     holder = Holder(tmp_path, "2")
     assert holder.got() == ["7", "9"]
     waiting = Holder(tmp_path, "2")
-    assert waiting.line() == "waiting for 2 of the GPUs 7, 9: all are taken"
+    assert waiting.line() == "waiting for 2 of the GPUs 7, 9: all are in use"
     holder.process.send_signal(number)
     assert waiting.got() == ["7", "9"]
     holder.kill()
@@ -116,7 +116,7 @@ def test_with_two_to_a_device_jobs_spread_before_they_share(tmp_path: Path) -> N
         holders.append(Holder(tmp_path, "1, 2"))
         assert holders[-1].got() == expected
     fifth = Holder(tmp_path, "1, 2")
-    assert fifth.line() == "waiting for 1 of the GPUs 7, 9: all are taken"
+    assert fifth.line() == "waiting for 1 of the GPUs 7, 9: all are in use"
     holders[1].kill()
     assert fifth.got() == ["9"]
     for holder in (*holders, fifth):
@@ -139,9 +139,9 @@ def test_who_asks_for_many_is_not_passed_by_who_asks_for_few(tmp_path: Path) -> 
     many = Holder(tmp_path, "2")
     assert "waiting for 2" in many.line()
     few = Holder(tmp_path, "1")
-    assert few.line() == "waiting for 1 of the GPUs 7, 9: other processes are waiting, too"
+    assert few.line() == "waiting for 1 of the GPUs 7, 9: other processes are already waiting"
     first.end()
-    time.sleep(3 * devices.LOOK_EVERY)
+    time.sleep(3 * gpu_claims.LOOK_EVERY)
     second.end()
     assert many.got() == ["7", "9"]
     many.end()
@@ -150,8 +150,8 @@ def test_who_asks_for_many_is_not_passed_by_who_asks_for_few(tmp_path: Path) -> 
 
 
 def test_a_claim_below_a_claim_does_nothing(tmp_path: Path) -> None:
-    code = "from snakemake_executor_plugin_submitit import devices as d; from pathlib import Path; "
-    code += f"d.LOCKS = Path({str(tmp_path)!r}); print(d.claim(1))"
+    code = "import gpu_claims; from pathlib import Path; "
+    code += f"gpu_claims.LOCKS = Path({str(tmp_path)!r}); print(gpu_claims.claim(1))"
     below = f"subprocess.run([sys.executable, '-c', {code!r}], timeout=10, check=True)"
     holder = Holder(tmp_path, "1", below)
     assert holder.got() == ["7"]
@@ -189,7 +189,7 @@ def test_jobs_of_one_allocation_share_out_its_devices_and_not_those_of_another(t
 )
 def test_what_is_visible_is_on_offer(monkeypatch: pytest.MonkeyPatch, visible: str, offered: list[str]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert devices.offered() == offered
+    assert gpu_claims.offered() == offered
 
 
 LISTED = """\
@@ -209,37 +209,37 @@ def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> No
 
 def test_where_nothing_is_said_nvidia_smi_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nvidia_smi(tmp_path, monkeypatch, f"[ $1 = -L ] && cat <<'X'\n{LISTED}X")
-    assert devices.offered() == ["MIG-1111", "MIG-2222", "GPU-bbbb-2"]
+    assert gpu_claims.offered() == ["MIG-1111", "MIG-2222", "GPU-bbbb-2"]
 
 
 def test_no_devices_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nvidia_smi(tmp_path, monkeypatch, "exit 9")
-    with pytest.raises(devices.DeviceError, match=r"^no GPUs: CUDA_VISIBLE_DEVICES is not set, and nvidia-smi -L "):
-        devices.claim(1)
+    with pytest.raises(gpu_claims.DeviceError, match=r"^no GPUs: CUDA_VISIBLE_DEVICES is not set, and nvidia-smi -L "):
+        gpu_claims.claim(1)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(devices.DeviceError, match=r"nvidia-smi -L failed \(.*No such file"):
-        devices.claim(1)
+    with pytest.raises(gpu_claims.DeviceError, match=r"nvidia-smi -L failed \(.*No such file"):
+        gpu_claims.claim(1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(devices.DeviceError, match=r"^1 GPUs asked for, and this machine offers 0 \(CUDA_VISIBLE_"):
-        devices.claim(1)
+    with pytest.raises(gpu_claims.DeviceError, match=r"^1 GPUs requested, but this machine offers 0 \(CUDA_VISIBLE_"):
+        gpu_claims.claim(1)
 
 
 def test_more_than_there_are_is_one_clear_line() -> None:
-    with pytest.raises(devices.DeviceError, match=r"^3 GPUs asked for, and this machine offers 2: 7, 9$"):
-        devices.claim(3)
+    with pytest.raises(gpu_claims.DeviceError, match=r"^3 GPUs requested, but this machine offers 2: 7, 9$"):
+        gpu_claims.claim(3)
 
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / f"gpu-slots-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(devices.DeviceError, match="not a folder of this user's; the locks on GPUs need it"):
-        devices.claim(1)
+    with pytest.raises(gpu_claims.DeviceError, match="not a folder owned by this user; the locks on GPUs need one"):
+        gpu_claims.claim(1)
 
 
 def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / f"gpu-slots-{os.getuid()}").touch()
-    with pytest.raises(devices.DeviceError, match="not a folder of this user's"):
-        devices.claim(1)
+    with pytest.raises(gpu_claims.DeviceError, match="not a folder owned by this user"):
+        gpu_claims.claim(1)
 
 
 # ------------------------------------------------------------------------------------------ with Snakemake
@@ -256,9 +256,9 @@ rule job:
 JOB = """
 import os, time
 from pathlib import Path
-from snakemake_executor_plugin_submitit import devices
-devices.LOCKS = Path(LOCKS)
-(device,) = devices.claim(snakemake.resources.gpu, PER_DEVICE)
+import gpu_claims
+gpu_claims.LOCKS = Path(LOCKS)
+(device,) = gpu_claims.claim(snakemake.resources.gpu, PER_DEVICE)
 began = time.time()
 time.sleep(0.7)
 Path(snakemake.output[0]).write_text(f"{device} {began} {time.time()}")

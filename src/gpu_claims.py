@@ -41,7 +41,7 @@ def claim(count: int, per_device: int = 1, log: Callable[[str], None] = print) -
     on_offer = offered()
     if count > len(on_offer):
         known = f": {', '.join(on_offer)}" if on_offer else " (CUDA_VISIBLE_DEVICES is unset or empty)"
-        raise DeviceError(f"{count} GPUs asked for, and this machine offers {len(on_offer)}{known}")
+        raise DeviceError(f"{count} GPUs requested, but this machine offers {len(on_offer)}{known}")
     folder, scope = _folder(), f"job-{os.environ['SLURM_JOB_ID']}." if _given_by_slurm() else ""
     slots = [(device, folder / f"{scope}{device}.{slot}") for slot in range(per_device) for device in on_offer]
     taken: list[str] = []
@@ -49,7 +49,7 @@ def claim(count: int, per_device: int = 1, log: Callable[[str], None] = print) -
     # the queue: one process gathers devices at a time, so that none waits for another, and who asks for many gets them
     queue = _try(folder / f"{scope}queue")
     if queue is None:
-        log(f"waiting for {count} of the GPUs {', '.join(on_offer)}: other processes are waiting, too")
+        log(f"waiting for {count} of the GPUs {', '.join(on_offer)}: other processes are already waiting")
         queue = _open(folder / f"{scope}queue")
         fcntl.flock(queue, fcntl.LOCK_EX)
     told = False
@@ -60,7 +60,7 @@ def claim(count: int, per_device: int = 1, log: Callable[[str], None] = print) -
                 taken.append(device)
         if len(taken) < count:
             if not told:
-                log(f"waiting for {count - len(taken)} of the GPUs {', '.join(on_offer)}: all are taken")
+                log(f"waiting for {count - len(taken)} of the GPUs {', '.join(on_offer)}: all are in use")
             told = True
             time.sleep(LOOK_EVERY)
     os.close(queue)
@@ -117,7 +117,7 @@ def _folder() -> Path:
         folder.mkdir(mode=0o700)
     about = folder.lstat()
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
-        raise DeviceError(f"{folder}: not a folder of this user's; the locks on GPUs need it")
+        raise DeviceError(f"{folder}: not a folder owned by this user; the locks on GPUs need one")
     return folder
 
 
