@@ -1220,7 +1220,7 @@ def test_a_failure_is_named_with_its_cause(
 def test_slurmds_words_about_memory_are_a_cause(tmp_path: Path, words: str, name: str) -> None:
     text = report.failure(failed(tmp_path, words), slurm.State("FAILED"), {})
     assert text.startswith(f"rule work, i=0: {name}\n")
-    assert ("raise mem_mb" in text) == (name == "OUT_OF_MEMORY")
+    assert ("increase mem_mb" in text) == (name == "OUT_OF_MEMORY")
     assert [line for line in text.splitlines() if line.startswith("  |")] == ([f"  | {words}"] if words else [])
 
 

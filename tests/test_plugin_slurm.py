@@ -652,7 +652,7 @@ def test_what_keeps_jobs_from_starting_is_said_and_what_is_said_helps(
     )
     said(r"jobs: 3 waiting \(3 .*\), 0 running, 0 done, 0 failed")
     cluster.run("scontrol", "uhold", base.partition("_")[0])
-    release = said(rf"3 jobs do not start: .*PENDING, .*: held; `scontrol release {base}`").split("`")[1].split()
+    release = said(rf"3 jobs do not start: .*PENDING, .*: held; run `scontrol release {base}`").split("`")[1].split()
     for node in cluster.nodes:
         cluster.set_node(node, "resume")
     cluster.run(*release)
@@ -823,7 +823,7 @@ def test_a_users_defaults_of_sbatch_hold_where_the_workflow_does_not_say(
 def test_a_working_directorys_name_is_no_code_on_the_node(slurm: Cluster, tmp_path: Path) -> None:
     flow = Flow(tmp_path / "cmd$(touch pwned)x it's", SHORT, slurm)
     output = flow.run("--config", "jobs=2", check=False)
-    assert "cannot be used: an apostrophe beside one of" in output
+    assert "cannot be used: it contains an apostrophe beside one of" in output
     assert not slurm.calls("sbatch")
     flow = Flow(tmp_path / 'cmd$(touch pwned)x `touch pwned` "', SHORT, slurm)
     flow.run("--config", "jobs=2", keep_successful=True)
