@@ -1059,7 +1059,8 @@ def test_a_task_of_an_array_runs_its_own_jobs(node: Node, monkeypatch: pytest.Mo
     assert (made.starts(0), made.starts(1)) == (0, 1)
 
 
-CATCHING = "python3 -c 'import signal, time; signal.signal(15, print); print(1, flush=True); time.sleep(30)'"
+SAY = 'os.write(1, b"1\\n")'  # at once: two commands may say it
+CATCHING = f"python3 -c 'import os, signal, time; signal.signal(15, print); {SAY}; time.sleep(30)'"
 IGNORING = CATCHING.replace("print)", "signal.SIG_IGN)")
 PLAIN = CATCHING.replace("signal.signal(15, print); ", "")
 
@@ -1113,9 +1114,9 @@ def test_who_has_ended_catches_nothing() -> None:
     ],
 )
 def test_commands_are_found_below_snakemake_and_the_shells(node: Node, command: str, found: list[str]) -> None:
-    wait = "print(1, flush=True); time.sleep(30)"
-    (node.folder / "plain.py").write_text(f"import time; {wait}")
-    (node.folder / "catching.py").write_text(f"import signal, time; signal.signal(15, print); {wait}")
+    wait = f"{SAY}; time.sleep(30)"
+    (node.folder / "plain.py").write_text(f"import os, time; {wait}")
+    (node.folder / "catching.py").write_text(f"import os, signal, time; signal.signal(15, print); {wait}")
     (node.folder / "launcher.py").write_text("import subprocess; subprocess.run(['python3', 'plain.py'])")
 
     def below(pid: int) -> tuple[list[str], list[str]]:
