@@ -64,7 +64,7 @@ def test_parameter_counts(
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "options", "sites", "dim"),
+    ("name", "shape", "options", "count", "dim"),
     [
         ("mlp", (40,), {"depth": 4}, 4, -1),
         ("cnn", (40,), {}, 3, 1),
@@ -72,9 +72,9 @@ def test_parameter_counts(
         ("vit", (3, 32, 32), {"depth": 5}, 5, -1),
     ],
 )
-def test_site_counts(name: str, shape: tuple[int, ...], options: dict[str, Any], sites: int, dim: int) -> None:
+def test_site_counts(name: str, shape: tuple[int, ...], options: dict[str, Any], count: int, dim: int) -> None:
     found = sites.sites(at_scale(name, shape, 10, **options))
-    assert [site.dim for _, site in found] == [dim] * sites
+    assert [site.dim for _, site in found] == [dim] * count
 
 
 # ------------------------------------------------------------------------------------------ torchvision

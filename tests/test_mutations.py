@@ -171,24 +171,24 @@ def judge(project: Path, forked: Forked, kind: str, content: bytes) -> str:
         project, "--configfile", FILE, "--cores", "1", "--dry-run", "--quiet", "host", timeout=60
     )
     assert forked.cpu < SECONDS, f"snakemake takes {forked.cpu} s"
-    table_status, table = forked.cli(project, "runs", FILE, timeout=60)
+    listed, printed = forked.cli(project, "runs", FILE, timeout=60)
     assert forked.cpu < SECONDS, f"runs takes {forked.cpu} s"
     assert sorted(path for path in project.iterdir() if path.name != ".snakemake") == before, "files are written"
-    assert "Traceback" not in planned + table, planned + table
+    assert "Traceback" not in planned + printed, planned + printed
     if status:
         said = [line for line in planned.splitlines() if line and not line.startswith("Using workflow specific prof")]
         assert kind != "neutral", said
         assert len(said) == 1, planned
         assert re.match(rf"error: {FILE}: \S", said[0]), said
         assert len(said[0]) < 1000, said
-        assert (table_status, table) == (1, f"{said[0]}\n")
+        assert (listed, printed) == (1, f"{said[0]}\n")
         return "refused"
-    assert table_status == 0, table
-    accepted(project, kind, planned, table)
+    assert listed == 0, printed
+    accepted(project, kind, planned, printed)
     return "accepted"
 
 
-def accepted(project: Path, kind: str, planned: str, table: str) -> None:
+def accepted(project: Path, kind: str, planned: str, printed: str) -> None:
     """What is accepted is a plan that both commands agree on, and whose specs are in the ranges that are documented."""
     plan = table.open_file(project / FILE)
     again = table.load(json.loads(canonical(plan.config)))
@@ -196,7 +196,7 @@ def accepted(project: Path, kind: str, planned: str, table: str) -> None:
     if kind == "neutral":
         assert specs(plan) == specs(table.load(yaml.safe_load(DEFAULT)))
     assert set(re.findall(r"^    wildcards: run=(\S+)$", planned, re.M)) == set(plan.runs)
-    rows = table.splitlines()[1:-1]
+    rows = printed.splitlines()[1:-1]
     assert [line.split()[0] for line in rows] == list(plan.runs)
     for line, run in zip(rows, plan.runs.values(), strict=True):
         spec = json.loads(run.spec)

@@ -4,16 +4,31 @@ import pandas as pd
 
 from sparsity_cliff.analysis.means import CELL, finished, last_step, over_seeds
 
+#: Below this share of zeros throughout, an activation counts as one without exact zeros (GELU and its like).
+DENSE = 0.001
+
 
 def sparsity_over_steps(facts: pd.DataFrame, runs: pd.DataFrame, level: float) -> pd.DataFrame:
-    """Network-level activation sparsity and near-zero share over steps: mean and interval over seeds."""
+    """Network-level activation sparsity and near-zero share over steps: mean and interval over seeds.
+
+    dense: whether the activation, with its normalization, has a mean sparsity below DENSE in every row of the table.
+    """
     whole = finished(facts, runs)
     whole = whole[whole["layer"].isna() & whole["metric"].isin(["activation_sparsity", "near_zero_share"])]
-    return over_seeds(whole, [*CELL, "metric", "step"], level)
+    return _with_dense(over_seeds(whole, [*CELL, "metric", "step"], level))
 
 
 def sparsity_by_depth(facts: pd.DataFrame, runs: pd.DataFrame, level: float) -> pd.DataFrame:
-    """Activation sparsity of each site at the last step: mean and interval over seeds. depth counts from the input."""
+    """Activation sparsity of each site at the last step: mean and interval over seeds. depth counts from the input.
+
+    dense: as for `sparsity_over_steps`.
+    """
     sites = last_step(finished(facts, runs))
     sites = sites[sites["layer"].notna() & sites["metric"].isin(["activation_sparsity", "near_zero_share"])]
-    return over_seeds(sites, [*CELL, "metric", "layer", "depth"], level)
+    return _with_dense(over_seeds(sites, [*CELL, "metric", "layer", "depth"], level))
+
+
+def _with_dense(table: pd.DataFrame) -> pd.DataFrame:
+    zeros = table["mean"].where(table["metric"] == "activation_sparsity")
+    highest = zeros.groupby([table["activation"], table["normalization"]]).transform("max")
+    return table.assign(dense=highest < DENSE)

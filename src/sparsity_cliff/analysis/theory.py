@@ -45,7 +45,8 @@ SCHEMA = pa.schema(
         ("mean", pa.float64()),  # the same by Monte Carlo
         ("standard_error", pa.float64()),
         ("n", pa.int64()),  # draws
-        ("within", pa.bool_()),  # the two agree to ERRORS standard errors
+        ("within", pa.bool_()),  # the two agree to `tolerance`
+        ("tolerance", pa.float64()),  # standard errors
         ("s", pa.float64()),
         ("left_out", pa.string()),  # why there are no numbers; "" where there are
     ]
@@ -119,7 +120,7 @@ def cells(activation: str, function: nn.Module, loss: str, name: str, criterion:
         mean, error = means.mean().item(), means.std().item() / DRAWS**0.5
         within = abs(mean - exact) <= ERRORS * error + 1e-12
         row = {"region": region, "closed_form": exact, "mean": mean, "standard_error": error}
-        rows.append({**blank, **row, "n": DRAWS, "within": within, "s": s})
+        rows.append({**blank, **row, "n": DRAWS, "within": within, "tolerance": ERRORS, "s": s})
     return rows
 
 

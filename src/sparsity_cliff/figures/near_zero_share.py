@@ -11,8 +11,7 @@ from sparsity_cliff.figures.style import labeled, looks
 def draw(table: pd.DataFrame) -> Figure:
     """table: mean over seeds per cell, metric and step."""
     frame = labeled(table)
-    soft = series.dense(frame[frame["metric"] == "activation_sparsity"])
-    frame = frame[(frame["metric"] == "near_zero_share") & frame["label"].isin(soft)]
+    frame = frame[(frame["metric"] == "near_zero_share") & frame["dense"]]
     if frame.empty:
         return page.empty("Near-zero share. No run with an activation without exact zeros has finished.")
     block = page.Block(series.titles(frame), "training (steps)", "near-zero share (%)")

@@ -10,7 +10,6 @@ from sparsity_cliff.figures import page
 from sparsity_cliff.figures.style import INK, Look, labeled, looks, seeds, span
 
 DASHES: dict[str, Any] = {"real": "-", "random": (0, (2.5, 1.5))}
-FLAT = 0.001  # share of zeros up to which a line would lie on the axis
 
 
 def titles(frame: pd.DataFrame) -> list[str]:
@@ -75,12 +74,6 @@ def sparsity(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     frame = labeled(table[table["metric"] == "activation_sparsity"])
     if frame.empty:
         return frame, "No run with measured activations has finished."
-    flat = dense(frame)
-    note = f"Below {100 * FLAT:g} % throughout, not drawn: {', '.join(page.line_handles(looks(flat)))}." if flat else ""
-    return frame[~frame["label"].isin(flat)], note
-
-
-def dense(frame: pd.DataFrame) -> list[str]:
-    """The labels with hardly an exact zero, of rows of activation sparsity."""
-    highest = frame.groupby("label")["mean"].max()
-    return list(highest[highest < FLAT].index)
+    dense = page.line_handles(looks(frame.loc[frame["dense"], "label"].unique()))
+    note = f"Without exact zeros, not drawn: {', '.join(dense)}." if dense else ""
+    return frame[~frame["dense"]], note

@@ -64,7 +64,7 @@ def _places(axes: Axes, own: pd.DataFrame, styles: dict[str, Look]) -> None:
             look["markerfacecolor"] = face or look["color"]
             axes.plot(line["depth"], line["mean"], **look, linestyle=dashes)
         if len(rows):
-            axes.axhline(rows["expected"].mean(), color=PALE, linewidth=0.6, linestyle=dashes, zorder=0)
+            axes.axhline(rows["expected"].iloc[0], color=PALE, linewidth=0.6, linestyle=dashes, zorder=0)
 
 
 def _notes(spikes: pd.DataFrame, by_depth: pd.DataFrame, places: pd.DataFrame) -> list[str]:

@@ -72,7 +72,8 @@ def _notes(theory: pd.DataFrame, known: pd.DataFrame, measured: pd.DataFrame) ->
     if len(known):
         n = known["n"].max()
         notes.append(f"Upper panels: means over z > 0, z ≤ 0 and all z; n = {n:,.0f} draws of A; bar: standard error.")
-        notes.append(f"{known['within'].sum():g} of {len(known)} agree to 4 standard errors.")
+        tolerance = span(known["tolerance"])
+        notes.append(f"{known['within'].sum():g} of {len(known)} agree to {tolerance} standard errors.")
     for reason, rows in theory[theory["left_out"] != ""].groupby("left_out"):
         names = rows["loss" if "loss" in str(reason) else "activation"].unique()
         notes.append(f"No closed form ({reason}): {', '.join(page.line_handles(looks(names)))}.")
