@@ -86,11 +86,27 @@ def test_every_rule_has_a_script_of_its_name() -> None:
     assert named | {"draw_figure"} == {path.stem for path in (PROJECT / "workflow" / "scripts").glob("*.py")}
 
 
-def test_the_readme_names_every_file_of_the_package() -> None:
-    readme = (PROJECT / "README.md").read_text()
-    for path in (PROJECT / "src").rglob("*.py"):
-        if path.name != "__init__.py" and "egg-info" not in str(path):
-            assert path.name in readme, path
+def test_the_tree_of_the_readme_names_every_file_at_its_place() -> None:
+    """Each line is a path below the folder that it is indented under, and a comment."""
+    tree = (PROJECT / "README.md").read_text().partition("## The tree")[2].split("```")[1]
+    folders: list[str] = []
+    named = []
+    for line in tree.strip("\n").splitlines():
+        words = re.fullmatch(r"( *)(\S+) {2,}(\S.*)|( *)(\S+)", line)
+        assert words, line
+        indent, name = words[1] or words[4] or "", words[2] or words[5]
+        assert len(indent) % 2 == 0, line
+        del folders[len(indent) // 2 :]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            assert words[3], f"{name}: no comment"
+        named.append("".join(folders) if name.endswith("/") else "".join([*folders, name]))
+    assert [name for name in named if not (PROJECT / name).exists()] == []
+    files = [*(PROJECT / "src").rglob("*.py"), *(PROJECT / "workflow").rglob("*.smk")]
+    files += [path for part in ("tests", "benchmarks", "workflow/scripts") for path in (PROJECT / part).glob("*.*")]
+    expected = {str(path.relative_to(PROJECT)) for path in files if path.name != "__init__.py"}
+    assert {name for name in named if name.endswith((".py", ".smk", ".sh")) and "/" in name} == expected
 
 
 def test_the_tests_that_the_docs_name_exist() -> None:

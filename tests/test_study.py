@@ -236,10 +236,6 @@ def refused(project: Path, forked: Forked) -> str:
     return lines[0]
 
 
-def test_there_is_a_test_for_at_least_thirty_mistakes() -> None:
-    assert len({what for what, *_ in MISTAKES}) == len(MISTAKES) >= 30
-
-
 @pytest.mark.parametrize(("what", "old", "new", "says"), MISTAKES, ids=[what for what, *_ in MISTAKES])
 def test_a_mistake_gets_one_clear_line_before_any_job(
     project: Path, forked: Forked, what: str, old: str, new: str, says: str
