@@ -7,14 +7,14 @@
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import median, quantiles
 from unittest import mock
@@ -26,7 +26,7 @@ from sparsity_cliff.data.layouts.base import Dataset
 from sparsity_cliff.data.loading import load
 from sparsity_cliff.data.prepare import prepare
 from sparsity_cliff.study import table
-from sparsity_cliff.study.spec import Study
+from sparsity_cliff.study.spec import Spec, Study
 from sparsity_cliff.traces import reader, schema, writer
 from sparsity_cliff.training import loop
 from sparsity_cliff.training.job import Job
@@ -42,7 +42,7 @@ def probes(plan: Study, pairs: int) -> None:
     )
     first = {run.architecture: run for run in reversed(plan.runs.values())}
     for run in reversed(first.values()):
-        spec = json.loads(run.spec)
+        spec = Spec.of_text(run.spec)
         with tempfile.TemporaryDirectory() as folder:
             prepare(plan.datasets[run.dataset].spec, f"{folder}/data.npz", folder)
             dataset = load(f"{folder}/data.npz")
@@ -50,18 +50,25 @@ def probes(plan: Study, pairs: int) -> None:
         for i in range(pairs + 1):
             seconds = {}
             for watched in (True, False) if i % 2 else (False, True):  # who goes first alternates
-                with nullcontext() if watched else mock.patch.object(loop.probes, "schedule", return_value=[]):
+                with nullcontext() if watched else _unwatched(spec.training.steps):
                     seconds[watched] = _seconds(spec, dataset)
             bare.append(seconds[False])
             ratios.append(seconds[True] / seconds[False] - 1)
         low, middle, high = quantiles(ratios[1:], n=4)  # the first pair warmed up
-        cells = (run.architecture, run.id, spec["training"]["steps"], f"{median(bare[1:]):.2f}", f"{middle:.1%}")
+        cells = (run.architecture, run.id, spec.training.steps, f"{median(bare[1:]):.2f}", f"{middle:.1%}")
         print("|", *(f"{cell} |" for cell in (*cells, f"{low:.1%} to {high:.1%}")), flush=True)
 
 
-def _seconds(spec: loop.Spec, dataset: Dataset) -> float:
+@contextmanager
+def _unwatched(steps: int) -> Iterator[None]:
+    """Within: nothing is measured."""
+    with mock.patch.object(loop, "schedule", return_value=[steps]), mock.patch.object(loop, "measure", return_value=[]):
+        yield
+
+
+def _seconds(spec: Spec, dataset: Dataset) -> float:
     """CPU seconds of the first seed."""
-    job = Job(Path("unused"), "", log=lambda text: None, save_every=float("inf"))
+    job = Job(spec, Path("unused"), "", log=lambda text: None, save_every=float("inf"))
     start = time.process_time()
     loop.train_seed(spec, 0, dataset, torch.device("cpu"), job, None)
     return time.process_time() - start

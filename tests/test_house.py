@@ -22,6 +22,7 @@ BIN = Path(sys.executable).parent
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
         ["mypy"],
+        ["mypy", "benchmarks/overhead.py", "benchmarks/dry_run.py"],
         ["snakefmt", "--check", "Snakefile", "workflow"],
         ["snakemake", "--lint"],
     ],
