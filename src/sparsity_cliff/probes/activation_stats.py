@@ -32,11 +32,10 @@ class SiteSums:
         """Add to the sums of these names."""
         self._sums += torch.stack([values.get(name, self._zero).to(self._zero.dtype) for name in self.NAMES])
 
-    def add_near_zero(self, a: Tensor, mean_square: Tensor | None = None) -> None:
-        """Count what is near zero, against the mean of a² over the whole set."""
-        if mean_square is None:
-            mean_square = self._sums[self.NAMES.index("square")] / self._sums[self.NAMES.index("elements")]
-        self.add(near_zero=(a.abs() <= NEAR_ZERO * mean_square.sqrt()).count_nonzero())
+    @property
+    def mean_square(self) -> Tensor:
+        """The mean of a² so far."""
+        return self._sums[self.NAMES.index("square")] / self._sums[self.NAMES.index("elements")]
 
     def see(self, top: Tensor, zero: Tensor) -> None:
         """Keep the largest |a|, `top`, and the units that were never anything but 0. zero: a == 0, as shaped as a."""
@@ -84,20 +83,20 @@ def activation_stats(
         # example by example: over millions of elements at once, a float32 sum is off by 1e-5
         square = torch.linalg.vector_norm(a.flatten(1), dim=1, dtype=torch.float32).to(wide(device)).square().sum()
         elements = a.new_tensor(a.numel(), dtype=wide(device))
-        places: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
         if delimiters is None or a.shape[:-1] != marks[-1].shape:
             low, high = torch.aminmax(a)
         else:
             low, high = a.amin(dim=-1), a.amax(dim=-1)  # (N, T); aminmax takes ten times as long over an axis
-            places = _places(torch.maximum(-low, high), marks[-1])
-        negative = (z < 0).count_nonzero()
-        sums[i].add(elements=elements, zeros=zero.count_nonzero(), negative=negative, square=square, **places)
+            found = _places(torch.maximum(-low, high), marks[-1])
         if len(batches) == 1:
-            sums[i].add_near_zero(a, square / a.numel())
+            found["near_zero"] = _near_zero(a, square / a.numel())
+        negative = (z < 0).count_nonzero()
+        sums[i].add(elements=elements, zeros=zero.count_nonzero(), negative=negative, square=square, **found)
         sums[i].see(torch.maximum(-low.min(), high.max()), zero)
 
     def count_near_zero(i: int, z: Tensor, a: Tensor) -> None:
-        sums[i].add_near_zero(a)
+        sums[i].add(near_zero=_near_zero(a, sums[i].mean_square))
 
     with hooked(model, count):
         for batch in batches:
@@ -118,6 +117,11 @@ def activation_stats(
         for metric, value in _of_site(found[i], bool(delimiters)):
             yield "test", named[i][0], i, metric, value
     yield from _of_model(list(found.values()), marks, bool(delimiters))
+
+
+def _near_zero(a: Tensor, mean_square: Tensor) -> Tensor:
+    """How many elements are near zero, against the mean of a² over the whole evaluation set."""
+    return (a.abs() <= NEAR_ZERO * mean_square.sqrt()).count_nonzero()
 
 
 def _places(top: Tensor, delimiter: Tensor) -> dict[str, Tensor]:
