@@ -131,7 +131,7 @@ class Edits:
     def number(self) -> object:
         config = self._config()
         name = self.random.choice(list(config["architectures"]))
-        key, value = self.random.choice([("steps", 3), ("steps", 10), ("steps", 20), ("batch_size", 8), ("lr", 0.001)])
+        key, value = self.random.choice([("steps", 3), ("steps", 10), ("steps", 20), ("batch_size", 4), ("lr", 0.001)])
         place = config["architectures"][name]
         (place["optimizer"] if key == "lr" else place)[key] = value
         self._write(config)
