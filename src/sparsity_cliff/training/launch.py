@@ -1,7 +1,7 @@
 """Data-parallel training: the job's own process starts the ranks of a run, which share each batch and add up gradients.
 
-It passes signals on and watches: the end of any rank but a good one ends all of
-them. Each rank finds its number and the address in submitit's environment, as a task of a submitit job would.
+It passes signals on and watches: the end of any rank but a good one ends all of them. Each rank (rank.py) finds its
+number and the address in submitit's environment, as a task of a submitit job would.
 """
 
 import json
