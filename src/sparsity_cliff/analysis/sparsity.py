@@ -4,7 +4,7 @@ import pandas as pd
 
 from sparsity_cliff.analysis.means import CELL, finished, last_step, over_seeds
 
-#: Below this share of zeros throughout, an activation counts as one without exact zeros (GELU and its like).
+#: Below this share of zeros throughout, an activation counts as one with hardly any exact zeros (GELU and its like).
 DENSE = 0.001
 
 

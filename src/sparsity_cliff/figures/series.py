@@ -75,5 +75,5 @@ def sparsity(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     if frame.empty:
         return frame, "No run with measured activations has finished."
     dense = page.line_handles(looks(frame.loc[frame["dense"], "label"].unique()))
-    note = f"Without exact zeros, not drawn: {', '.join(dense)}." if dense else ""
+    note = f"Hardly any exact zeros, not drawn: {', '.join(dense)}." if dense else ""
     return frame[~frame["dense"]], note
