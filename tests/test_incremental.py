@@ -1,12 +1,24 @@
-"""What re-runs after which change: real Snakemake on the smoke study."""
+"""What re-runs after which change of the smoke study.
 
+A run is stale when its spec or the digests of its code differ from those of its trace. So most cases compare the two
+before and after an edit, in this process. Some of each kind ask Snakemake, which must plan just these runs.
+"""
+
+import json
 import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
-from sweeps import Sweep, jobs
+from sweeps import DEFAULT, Sweep, copy_project, jobs
 
+from sparsity_cliff.figures import FIGURES as ENTRIES
+from sparsity_cliff.study import digests
+from sparsity_cliff.study.spec import Study
 from sparsity_cliff.study.table import load
 
 FIGURES = {"drift", "sparsity_over_steps", "sparsity_by_depth", "cliff", "target_sparsity", "weights"}
@@ -18,6 +30,29 @@ def runs_of(sweep: Sweep, part: str = "") -> set[str]:
     """Ids of the runs of the sweep's study that start with, or have a part named, `part`."""
     plan = load(yaml.safe_load(sweep.study))
     return {run for run in plan.runs if not part or part in run.split(".")}
+
+
+def stale(before: Study, after: Study) -> set[str]:
+    """Ids of the runs of `after` that no trace of `before` would do for: another spec, or other code."""
+    made = {run.id: (run.spec, run.code) for run in before.runs.values()}
+    folder = before.name == after.name  # another name is another folder of results
+    return {run.id for run in after.runs.values() if not folder or made.get(run.id) != (run.spec, run.code)}
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
+    """A copy of the project whose source, in place of this process's own, is what digests are made of."""
+    copy = copy_project(tmp_path / "code")
+    monkeypatch.setattr(sys, "path", [str(copy.folder / "src"), *sys.path])
+    digests.forget()
+    yield copy
+    monkeypatch.undo()
+    digests.forget()
+
+
+def plan(sweep: Sweep) -> Study:
+    digests.forget()
+    return load(yaml.safe_load(sweep.study))
 
 
 def test_finished_sweep_has_nothing_to_do(finished: Sweep) -> None:
@@ -41,9 +76,11 @@ def test_swapped_values_of_two_keys_retrain(finished: Sweep) -> None:
         ("momentum: 0.9}", "momentum: 0.9, weight_decay: 0}"),  # its default, written out
     ],
 )
-def test_other_words_for_the_same_study_run_nothing(finished: Sweep, old: str, new: str) -> None:
-    finished.edit("study.yaml", (old, new))
-    assert finished.planned() == set()
+def test_other_words_for_the_same_study_run_nothing(old: str, new: str) -> None:
+    assert DEFAULT.count(old) == 1
+    before, after = (load(yaml.safe_load(text)) for text in (DEFAULT, DEFAULT.replace(old, new)))
+    assert after.runs == before.runs
+    assert (after.cliff, after.drift) == (before.cliff, before.drift)
 
 
 def test_order_of_sections_and_entries_runs_nothing(finished: Sweep) -> None:
@@ -75,11 +112,17 @@ def test_order_of_sections_and_entries_runs_nothing(finished: Sweep) -> None:
     ],
 )
 def test_edited_code_retrains_only_what_uses_it(
-    finished: Sweep, module: str, old: str, new: str, part: str | tuple[str, ...]
+    code: Sweep, module: str, old: str, new: str, part: str | tuple[str, ...]
 ) -> None:
-    finished.edit(f"src/sparsity_cliff/{module}", (old, new))
+    before = plan(code)
+    code.edit(f"src/sparsity_cliff/{module}", (old, new))
     parts = (part,) if isinstance(part, str) else part
-    assert finished.trained() == set().union(*(runs_of(finished, name) for name in parts))
+    assert stale(before, plan(code)) == set().union(*(runs_of(code, name) for name in parts))
+
+
+def test_snakemake_trains_what_edited_code_made_stale(finished: Sweep) -> None:
+    finished.edit("src/sparsity_cliff/networks/models/vit.py", ("x = x + self.attention", "x = x + 1 * self.attention"))
+    assert finished.trained() == runs_of(finished, "vit")
 
 
 @pytest.mark.parametrize(
@@ -95,33 +138,48 @@ def test_edited_code_retrains_only_what_uses_it(
         ("training/optimizers.py", "betas=(beta1, beta2), weight_decay=weight_decay)\n\n\ndef muon", None),
     ],
 )
-def test_comments_and_unused_code_run_nothing(finished: Sweep, module: str, old: str, new: str | None) -> None:
+def test_comments_and_unused_code_run_nothing(code: Sweep, module: str, old: str, new: str | None) -> None:
+    before = plan(code)
     if new is None:  # adamw alone, which no run of the smoke study names
-        text = (finished.folder / "src/sparsity_cliff" / module).read_text()
+        text = (code.folder / "src/sparsity_cliff" / module).read_text()
         changed = re.sub(
             r"(def adamw\(.*?return _adaptive\(torch\.optim\.AdamW, model, )", r"\1maximize=True, ", text, flags=re.S
         )
         assert changed != text
-        (finished.folder / "src/sparsity_cliff" / module).write_text(changed)
+        (code.folder / "src/sparsity_cliff" / module).write_text(changed)
     else:
-        finished.edit(f"src/sparsity_cliff/{module}", (old, new))
-    assert finished.planned() == set()
+        code.edit(f"src/sparsity_cliff/{module}", (old, new))
+    assert plan(code) == before
 
 
-def test_a_new_activation_in_the_code_retrains_nothing(finished: Sweep) -> None:
-    finished.edit(
+def test_a_new_activation_in_the_code_retrains_nothing(code: Sweep) -> None:
+    before = plan(code)
+    code.edit(
         "src/sparsity_cliff/networks/activations.py",
         ('    "relu": relu,', '    "relu": relu,\n    "mish": mish,'),
         ("def relu() -> nn.Module:", "def mish() -> nn.Module:\n    return nn.Mish()\n\n\ndef relu() -> nn.Module:"),
     )
-    assert finished.planned() == set()
+    assert plan(code) == before
 
 
-@pytest.mark.parametrize("figure", sorted(FIGURES))
-def test_the_code_of_a_figure_redraws_that_figure(finished: Sweep, figure: str) -> None:
-    path = finished.folder / "src" / "sparsity_cliff" / "figures" / f"{figure}.py"
+def test_the_code_of_a_figure_redraws_that_figure(code: Sweep, finished: Sweep) -> None:
+    def codes() -> dict[str, str]:
+        digests.forget()
+        return {name: json.dumps(digests.code(f"sparsity_cliff.{entry.module}")) for name, entry in ENTRIES.items()}
+
+    assert set(ENTRIES) == FIGURES
+    before, package = codes(), code.folder / "src" / "sparsity_cliff"
+    for figure, entry in ENTRIES.items():
+        path = package / f"{entry.module.replace('.', '/')}.py"
+        text = path.read_text()
+        path.write_text(text + "\nCHANGED = 1\n")
+        after = codes()
+        assert {name for name in FIGURES if before[name] != after[name]} == {figure}
+        path.write_text(text)
+
+    path = finished.folder / "src" / "sparsity_cliff" / "figures" / "drift.py"
     path.write_text(path.read_text() + "\nCHANGED = 1\n")
-    assert finished.planned() == {("draw", figure)}
+    assert finished.planned() == {("draw", "drift")}
 
 
 def test_the_common_style_redraws_all_figures_and_nothing_else(finished: Sweep) -> None:
@@ -293,14 +351,13 @@ def affected(path: tuple[str, ...], runs: set[str]) -> set[str]:
     raise AssertionError(path)
 
 
-def test_every_key_of_the_smoke_study_is_tried(finished: Sweep) -> None:
-    assert set(leaves(yaml.safe_load(finished.study))) == set(CHANGED) | FIXED
+def test_every_key_of_the_smoke_study_is_tried() -> None:
+    assert set(leaves(yaml.safe_load(DEFAULT))) == set(CHANGED) | FIXED
 
 
-@pytest.mark.parametrize("path", sorted(CHANGED), ids=".".join)
-def test_changing_one_key_retrains_exactly_what_it_concerns(finished: Sweep, path: tuple[str, ...]) -> None:
-    config = yaml.safe_load(finished.study)
-    before = load(config).runs
+def changed(path: tuple[str, ...]) -> dict[str, Any]:
+    """The smoke study with another value of one key."""
+    config: dict[str, Any] = yaml.safe_load(DEFAULT)
     section = config
     for key in path[:-1]:
         section = section[key]
@@ -308,9 +365,16 @@ def test_changing_one_key_retrains_exactly_what_it_concerns(finished: Sweep, pat
     if path[-1] == "function":  # other functions have other options
         for key in set(section) - {"function", "lr"}:
             del section[key]
-    (finished.folder / "study.yaml").write_text(yaml.safe_dump(config))
-    after = load(config).runs
-    changed = {run for run in after if run not in before or before[run].spec != after[run].spec}
-    if path == ("study", "name"):  # another name is another folder of results
-        changed = set(after)
-    assert finished.trained() == changed == affected(path, set(after))
+    return config
+
+
+@pytest.mark.parametrize("path", sorted(CHANGED), ids=".".join)
+def test_changing_one_key_retrains_exactly_what_it_concerns(path: tuple[str, ...]) -> None:
+    before, after = load(yaml.safe_load(DEFAULT)), load(changed(path))
+    assert stale(before, after) == affected(path, set(after.runs))
+
+
+@pytest.mark.parametrize("path", [("data", "speech", "segment"), ("study", "name"), ("cliff", "losses")], ids=".".join)
+def test_snakemake_trains_what_a_changed_key_made_stale(finished: Sweep, path: tuple[str, ...]) -> None:
+    (finished.folder / "study.yaml").write_text(yaml.safe_dump(changed(path)))
+    assert finished.trained() == affected(path, runs_of(finished))

@@ -1,5 +1,6 @@
 """The study file: what it expands to, and the one line that each mistake in it gets."""
 
+import contextlib
 import itertools
 import json
 import re
@@ -221,30 +222,21 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_project(tmp_path_factory.mktemp("study") / "project").folder
 
 
-def refused(project: Path, forked: Forked) -> str:
-    """The one line that both commands say of the project's study; they start nothing and write nothing."""
-    status, output = forked.run(project, "--configfile", "study.yaml", "--cores", "1", timeout=30)
-    seconds = [forked.cpu]
-    lines = [
-        line for line in output.splitlines() if line.strip() and not line.startswith("Using workflow specific prof")
-    ]
-    table = forked.cli(project, "runs", "study.yaml", timeout=30)
-    assert (status, len(lines)) == (1, 1), output
-    assert table == (1, f"{lines[0]}\n")
-    assert max(*seconds, forked.cpu) < 2
-    assert not (project / "results").exists()
-    return lines[0]
+def line_of(folder: Path, content: str | bytes) -> str:
+    """What the reader says of a study file with this content. Both commands print it, as a test below holds."""
+    (folder / "study.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with contextlib.chdir(folder), pytest.raises(reading.StudyError) as error:
+        table.open_file("study.yaml")
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 @pytest.mark.parametrize(("what", "old", "new", "says"), MISTAKES, ids=[what for what, *_ in MISTAKES])
-def test_a_mistake_gets_one_clear_line_before_any_job(
-    project: Path, forked: Forked, what: str, old: str, new: str, says: str
-) -> None:
+def test_a_mistake_gets_one_clear_line(tmp_path: Path, what: str, old: str, new: str, says: str) -> None:
     assert DEFAULT.count(old) == 1
-    (project / "study.yaml").write_text(DEFAULT.replace(old, new))
-    line = refused(project, forked)
+    line = line_of(tmp_path, DEFAULT.replace(old, new))
     assert says in line
-    assert re.match(r"error: study\.yaml: (line \d+: )?[a-z]", line)
+    assert re.match(r"study\.yaml: (line \d+: )?[a-z]", line)
 
 
 def instead(old: str, new: str) -> str:
@@ -304,10 +296,28 @@ UNREADABLE: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
-def test_what_is_no_study_gets_the_same_line_of_both_commands(project: Path, forked: Forked, what: str) -> None:
+def test_what_is_no_study_gets_one_clear_line(tmp_path: Path, what: str) -> None:
     content, says = UNREADABLE[what]
-    (project / "study.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert refused(project, forked).startswith(f"error: study.yaml: {says}")
+    assert line_of(tmp_path, content).startswith(f"study.yaml: {says}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        UNREADABLE["binary"][0],
+        UNREADABLE["bomb of merges"][0],
+        DEFAULT.replace("steps: 20", "step: 20"),
+        DEFAULT.replace("{function: gelu}", "{function: 'my_lab.acts:MyAct'}"),
+    ],
+    ids=["no text", "bomb", "unknown key", "object that is not there"],
+)
+def test_both_commands_print_that_line_and_start_nothing(project: Path, forked: Forked, content: str | bytes) -> None:
+    line = line_of(project, content)
+    status, output = forked.run(project, "--configfile", "study.yaml", "--cores", "1", timeout=30)
+    lines = [text for text in output.splitlines() if text and not text.startswith("Using workflow specific profile")]
+    assert (status, lines) == (1, [f"error: {line}"])
+    assert forked.cli(project, "runs", "study.yaml", timeout=30) == (1, f"error: {line}\n")
+    assert not (project / "results").exists()
 
 
 @pytest.mark.parametrize(
