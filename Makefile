@@ -27,8 +27,11 @@ runs: .venv/installed  ## the run table, and why each run would train
 # one worker more than cores: the tests with SLURM mostly wait
 WORKERS ?= $(shell expr $(CORES) + 1)
 
-test: .venv/installed slurm  ## the whole suite, with linters and types
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+test: .venv/installed slurm  ## the whole suite, with linters and types, and what it covers
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 test-large: .venv/installed slurm  ## what the whole suite has in small, in large: an hour or more
 	$(BIN)/pytest -m large -n $(CORES) --dist worksteal
@@ -57,7 +60,7 @@ benchmark: .venv/installed  ## overheads, as ratios (docs/benchmarks.md)
 	$(BIN)/python benchmarks/dry_run.py
 
 clean:  ## results and caches; the environment stays
-	rm -rf results/*/ results/*.html .snakemake .pytest_cache .mypy_cache .ruff_cache
+	rm -rf results/*/ results/*.html .snakemake .pytest_cache .mypy_cache .ruff_cache .coverage*
 
 .venv/installed: requirements.lock requirements-compiled.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; try make PYTHON=python3.11")'

@@ -4,12 +4,19 @@ import os
 import signal
 
 import pytest
+import shared
 
 os.environ["OMP_NUM_THREADS"] = "1"  # workers are as many as cores: threads would only wait for each other
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or no command of a test would hear a Ctrl-C
 
 pytest_plugins = ["cluster", "forked", "sweeps"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if shared.open_folder():
+        config.add_cleanup(shared.close_folder)
+
 
 LONG = ({"slurm", "slurm_accounting", "slurm_factory"}, {"finished", "fresh"})
 

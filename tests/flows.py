@@ -95,6 +95,11 @@ class Flow:
         assert (process.returncode == 0) == check, output + self.logs()
         return output
 
+    def log(self) -> str:
+        """What started Snakemakes have said until now."""
+        path = self.folder / "snakemake.log"
+        return path.read_text() if path.exists() else ""
+
     def logs(self) -> str:
         """What jobs and their nodes have written, for a failed test."""
         files = [*self.folder.glob(".snakemake/submitit/*/*_log.out"), *self.folder.glob(".snakemake/submitit/*/*.log")]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from forked import Forked
+from shared import folder as shared_folder
 
 PROJECT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "profiles", "workflow", "src", "envs")
@@ -92,12 +93,10 @@ def copy_project(folder: Path, forked: Forked | None = None) -> Sweep:
 
 
 @pytest.fixture(scope="session")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pristine() -> Path:
     """The smoke study, run once for all workers."""
-    shared = tmp_path_factory.getbasetemp()
-    shared = shared.parent if shared.name.startswith("popen") else shared
-    folder = shared / "finished"
-    with FileLock(shared / "finished.lock"):
+    folder = shared_folder() / "finished"
+    with FileLock(f"{folder}.lock"):
         if not (folder / "done").exists():
             shutil.rmtree(folder, ignore_errors=True)
             copy_project(folder).snakemake()

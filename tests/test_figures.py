@@ -20,6 +20,7 @@ import pytest
 import yaml
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
+from shared import shared
 
 from sparsity_cliff import figures
 from sparsity_cliff.analysis import cliff, drift, gradients, sparsity, spikes, weights
@@ -148,7 +149,7 @@ def theory(activations, losses):
     return pd.DataFrame(rows)
 
 
-@cache
+@shared
 def tables(name):
     """All tables of an invented study, by name. "nothing": of one whose every run has diverged."""
     settings = STUDIES.get(name, STUDIES["one seed"])

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from shared import shared
 from small import entry, make_spec, train, value
 from torch import nn
 
@@ -22,7 +23,7 @@ SHAPE = Labeled(torch.zeros(4000, 40), torch.full((4000,), 9), torch.zeros(500, 
 OPTIMIZERS = {"sgd": entry("optimizer", "sgd", lr=0.05), "adam": entry("optimizer", "adam", lr=1e-3)}
 
 
-@cache
+@shared
 def trained(activation: str, loss: str, optimizer: str, seed: int, model: str = "mlp", every: int = 1000) -> Any:
     """1,000 steps of the MLP 40-256-256-10 without biases, batch 128, on random data."""
     spec = make_spec(

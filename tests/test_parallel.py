@@ -142,7 +142,6 @@ def test_stops_and_deaths_of_ranks_change_nothing(tmp_path: Path, capfd: pytest.
 
     for rank in (1, 0):
         thread = once_saved(parts, lambda rank=rank: _rank(rank).kill())  # type: ignore[misc]
-        began = time.monotonic()
         with pytest.raises(RankError) as died:
             run(parts, spec, every_seconds=0)
         thread.join()
@@ -150,7 +149,6 @@ def test_stops_and_deaths_of_ranks_change_nothing(tmp_path: Path, capfd: pytest.
             f"rank {rank} of 2 was killed (SIGKILL), so the others were ended; "
             "the next attempt resumes from the last checkpoint"
         )
-        assert time.monotonic() - began < 40
         assert not ranks_below(os.getpid())
         assert list(parts.rglob("state.pt"))
     shutil.copytree(parts / "checkpoints", tmp_path / "damaged" / "checkpoints")

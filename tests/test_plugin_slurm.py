@@ -174,6 +174,29 @@ def test_many_jobs_run_once_each_with_few_calls(
 # ------------------------------------------------------------------------------------------ the controller dies
 
 
+def test_a_controller_killed_at_each_of_its_steps_loses_nothing_and_runs_nothing_twice(
+    slurm: Cluster, tmp_path: Path
+) -> None:
+    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    arguments = ("--jobs", "3", "--config", "jobs=6", "seconds=2")
+    steps: list[Callable[[], object]] = [
+        lambda: (flow.folder / ".snakemake/submitit").exists(),  # it has not submitted yet
+        lambda: slurm.calls("sbatch"),  # jobs are under way
+        lambda: len(flow.outputs()) >= 2,  # some have ended
+        lambda: len(slurm.calls("sbatch")) >= 2,  # the next ones are under way
+    ]
+    for reached in steps:
+        process = flow.start(*arguments)
+        slurm.wait(lambda: reached() or process.poll() is not None)  # noqa: B023
+        process.kill()  # SIGKILL, to Snakemake alone
+        process.wait()
+    flow.run(*arguments)
+    assert flow.starts() == Counter({str(i): 1 for i in range(6)})
+    assert flow.outputs() == {str(i): f"{i}\n" for i in range(6)}
+    assert Counter(job.state for job in slurm.jobs()) == Counter(COMPLETED=6)
+
+
+@pytest.mark.large
 def test_a_controller_killed_ten_times_loses_nothing_and_runs_nothing_twice(slurm: Cluster, tmp_path: Path) -> None:
     flow = Flow(tmp_path / "flow", SHORT, slurm)
     draw = random.Random(4)
@@ -422,7 +445,6 @@ def test_a_timeout_signal_saves_and_requeues_as_often_as_it_takes(slurm: Cluster
     process = flow.start("--config", "jobs=1", "seconds=6")
     for rounds in (1, 2, 3):
         slurm.wait(lambda: flow.starts()["0"] == rounds)  # noqa: B023
-        time.sleep(1)
         slurm.run("scancel", "--signal=USR2", "--batch", slurm.jobs()[0].id)
     output = flow.finish(process)
     assert flow.outputs() == tenths(6, 1)
@@ -445,7 +467,6 @@ def test_the_requeue_limit_holds(slurm: Cluster, tmp_path: Path) -> None:
     process = flow.start("--config", "jobs=1", "seconds=30", requeue_limit=1)
     for rounds in (1, 2):
         slurm.wait(lambda: flow.starts()["0"] == rounds)  # noqa: B023
-        time.sleep(1)
         slurm.run("scancel", "--signal=USR2", "--batch", slurm.jobs()[0].id)
     output = flow.finish(process, check=False)
     assert "not finished after 2 rounds (requeue limit 1)" in output
@@ -455,7 +476,6 @@ def test_requeue_can_be_off(slurm: Cluster, tmp_path: Path) -> None:
     flow = Flow(tmp_path / "flow", RESUMABLE.replace("    shell:", "    resources: requeue=0\n    shell:"), slurm)
     process = flow.start("--config", "jobs=1", "seconds=30")
     slurm.wait(lambda: flow.starts()["0"] == 1)
-    time.sleep(1)
     slurm.run("scancel", "--signal=USR2", "--batch", slurm.jobs()[0].id)
     output = flow.finish(process, check=False)
     assert "stopped before it finished, and requeue is off" in output
@@ -471,6 +491,7 @@ def test_a_command_that_cannot_save_is_left_to_run(slurm: Cluster, tmp_path: Pat
     assert flow.starts() == Counter({"0": 1})
 
 
+@pytest.mark.large
 def test_a_job_over_its_limit_is_reported_as_timed_out(slurm: Cluster, tmp_path: Path) -> None:
     flow = Flow(tmp_path / "flow", SHORT.replace("    shell:", "    resources: runtime=1\n    shell:"), slurm)
     output = flow.run("--config", "jobs=1", "seconds=200", check=False)
@@ -478,7 +499,7 @@ def test_a_job_over_its_limit_is_reported_as_timed_out(slurm: Cluster, tmp_path:
     assert "timed out: the job exceeded its limit" in output
 
 
-@pytest.mark.parametrize("user_signal", [True, False])
+@pytest.mark.parametrize("user_signal", [True, pytest.param(False, marks=pytest.mark.large)])
 def test_a_preempted_job_saves_and_goes_on_later(
     slurm_factory: Callable[..., Cluster], tmp_path: Path, user_signal: bool
 ) -> None:
@@ -500,12 +521,14 @@ def test_a_preempted_job_saves_and_goes_on_later(
 # ------------------------------------------------------------------------------------------ SLURM itself fails
 
 
-def test_a_controller_of_slurm_that_is_away_for_30_s_fails_no_job(slurm: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [0, pytest.param(30, marks=pytest.mark.large)])
+def test_a_controller_of_slurm_that_is_away_fails_no_job(slurm: Cluster, tmp_path: Path, seconds: int) -> None:
     flow = Flow(tmp_path / "flow", SHORT, slurm)
     process = flow.start("--jobs", "2", "--config", "jobs=4", "seconds=5")
     slurm.wait(flow.starts)
     slurm.stop_controller()
-    time.sleep(30)
+    slurm.wait(lambda: "jobs are assumed to be running until it answers" in flow.log())
+    time.sleep(seconds)
     slurm.start_controller()
     flow.finish(process)
     assert flow.starts() == Counter({str(i): 1 for i in range(4)})
@@ -541,7 +564,7 @@ def test_an_sbatch_that_fails_for_good_fails_its_jobs_and_no_others(slurm: Clust
     assert len(slurm.calls("sbatch")) == 2  # this one is not tried again
 
 
-@pytest.mark.parametrize("accounting", [False, True])
+@pytest.mark.parametrize("accounting", [False, pytest.param(True, marks=pytest.mark.large)])
 def test_an_outage_of_the_status_command_fails_no_job(
     accounting: bool, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -623,7 +646,7 @@ def test_a_refused_array_is_one_report_and_is_not_tried_again(slurm: Cluster, tm
     assert [row.split("\t")[1] for row in rows[1:]] == ["failure"] * 12
 
 
-@pytest.mark.parametrize("accounting", [False, True])
+@pytest.mark.parametrize("accounting", [False, pytest.param(True, marks=pytest.mark.large)])
 def test_what_keeps_jobs_from_starting_is_said_and_what_is_said_helps(
     accounting: bool, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
