@@ -269,6 +269,19 @@ class Edits:
         return len(files)
 
 
+def kill_after(sweep: Sweep, ended: int) -> None:
+    """Start a sweep, and kill it with all of its jobs when so many of them have ended."""
+    command = sweep.command("--cores", "2")
+    with subprocess.Popen(
+        command, cwd=sweep.folder, start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout
+        ends = (line for line in process.stdout if line.startswith("Finished jobid"))
+        for _, _ in zip(range(ended), ends, strict=False):
+            pass
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def sequence(seed: int, finished: Sweep, pristine: Path) -> None:
     """A few random edits, and a look after some and after all. Of forty sequences, two go on: one of them with a sweep
     that is killed, and a look, and both with one that ends, after which nothing may be stale."""
@@ -283,12 +296,7 @@ def sequence(seed: int, finished: Sweep, pristine: Path) -> None:
     if seed % 40 not in (0, 10):
         return
     if seed % 40 == 10:
-        process = subprocess.Popen(
-            finished.command("--cores", "2"), cwd=finished.folder, start_new_session=True, stdout=-3, stderr=-3
-        )
-        time.sleep(stream.uniform(2, 12))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_after(finished, stream.randint(1, 6))
         learn(finished)
         agree(finished, [*history, "a sweep killed"])
         finished.snakemake("--unlock")

@@ -145,6 +145,19 @@ RUNS = [
 
 
 @pytest.mark.parametrize("spec", RUNS)
+def test_kills_at_saves_change_nothing(tmp_path: Path, nursery: Nursery, spec: dict[str, Any]) -> None:
+    assert nursery.run(tmp_path / "whole", spec) == 0
+    parts = tmp_path / "parts"
+    for fault in (("fsync", 2), ("replace", 9), ("unlink", 1), ("fsync", 11)):
+        assert nursery.run(parts, spec, fault) == -signal.SIGKILL
+        assert list(parts.rglob("state.pt"))
+    assert nursery.run(parts, spec) == 0
+    assert contents(trace(parts)) == contents(trace(tmp_path / "whole"))
+    assert not (parts / "checkpoints").exists()
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("spec", RUNS)
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, nursery: Nursery, spec: dict[str, Any]) -> None:
     began = time.monotonic()
     assert nursery.run(tmp_path / "whole", spec) == 0

@@ -90,6 +90,25 @@ def tables(sweep: Sweep) -> dict[str, pd.DataFrame]:
     return found
 
 
+def same(first: Sweep, second: Sweep, run: str) -> None:
+    """Both have the same trace of a run, bit for bit."""
+    traces = (reader.read(sweep.results("traces", f"{run}.parquet"))[0].to_pandas() for sweep in (first, second))
+    pd.testing.assert_frame_equal(*traces, check_exact=True, obj=run)
+
+
+def test_runs_have_the_same_traces_as_on_this_machine_bit_for_bit(
+    finished: Sweep, fresh: Sweep, slurm_factory: Callable[..., Cluster]
+) -> None:
+    cluster = slurm_factory(nodes=2, cpus=4, memory_mb=64000)
+    runs = [RUNS[0], "vit.topk_80.cross_entropy.real.s0-1"]
+    OnSlurm(fresh, cluster).run(*(f"results/smoke/traces/{run}.parquet" for run in runs))
+    for run in runs:
+        same(finished, fresh, run)
+    assert all(job.state == "COMPLETED" for job in cluster.jobs())
+    assert len(cluster.jobs()) >= 2
+
+
+@pytest.mark.large
 def test_the_smoke_study_has_the_same_tables_as_on_this_machine_bit_for_bit(
     finished: Sweep, fresh: Sweep, slurm_factory: Callable[..., Cluster]
 ) -> None:
@@ -114,6 +133,27 @@ def long(fresh: Sweep) -> Sweep:
     return fresh
 
 
+def test_a_killed_job_and_a_killed_snakemake_change_no_number(
+    long: Sweep, slurm_factory: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    reference = Sweep(tmp_path / "reference")
+    shutil.copytree(long.folder, reference.folder)
+    reference.snakemake(*TRACES[:2])
+
+    sweep = OnSlurm(long, slurm_factory(nodes=2, cpus=2, memory_mb=64000))
+    controller = sweep.start(*TRACES[:2])
+    sweep.training(RUNS[0]).kill()
+    sweep.training(RUNS[1])
+    controller.kill()
+    controller.wait()
+    sweep.run(*TRACES[:2])
+    for run in RUNS[:2]:
+        same(reference, long, run)
+    assert "resuming at seed" in long.results("logs", "train", f"{RUNS[0]}.log").read_text()
+    assert not long.results("checkpoints").exists()
+
+
+@pytest.mark.large
 def test_no_fault_loses_anything_or_changes_a_number(
     long: Sweep, slurm_factory: Callable[..., Cluster], tmp_path: Path
 ) -> None:
@@ -141,10 +181,7 @@ def test_no_fault_loses_anything_or_changes_a_number(
 
     resumed = 0
     for run in RUNS:
-        first, second = (
-            reader.read(each.results("traces", f"{run}.parquet"))[0].to_pandas() for each in (reference, long)
-        )
-        pd.testing.assert_frame_equal(first, second, check_exact=True, obj=run)
+        same(reference, long, run)
         resumed += "resuming at seed" in long.results("logs", "train", f"{run}.log").read_text()
     assert resumed >= 4  # the log is of a run's last job
     assert not long.results("checkpoints").exists()
