@@ -336,7 +336,7 @@ WRONG_ARRAYS = {  # what is done to the arrays -> what the data stage says
     "made = None": None,  # exec cannot replace a local name: nothing is wrong
     "made.update(y_train=y - 1)": "negative labels; valid: ",
     "made.clear(); made.update(block=np.array(4), vocabulary=np.array(9), tokens_train=np.zeros(9, np.uint16), "
-    "tokens_test=np.zeros(9, np.uint16))": "tokens examples of shape (4,); its module states KIND = 'signal'",
+    "tokens_test=np.zeros(9, np.uint16))": "tokens examples of shape (4,); its module defines KIND = 'signal'",
 }
 
 
@@ -371,7 +371,7 @@ def test_a_batch_that_only_the_data_can_refuse_is_refused_before_training(tmp_pa
     ("options", "says"),
     [
         ({"block": 10_000_000}, "text: tokens_train is shorter than one window of 10000000 tokens; valid: "),
-        ({"block": 64, "held_out": 100_000}, "text.held_out: 100000 is not valid; valid: at most the held-out"),
+        ({"block": 64, "held_out": 100_000}, "text.held_out: 100000 is not valid; valid: at most "),
     ],
 )  # fmt: skip
 def test_windows_that_the_text_does_not_have_are_refused(tmp_path: Path, options: dict[str, int], says: str) -> None:

@@ -47,7 +47,7 @@ def check(function: str, arrays: Any, batches: Mapping[str, int]) -> None:
     labeled = KINDS[kind] == "labeled"
     if not isinstance(data, registry.load("layout", KINDS[kind])) or (kind == "image" and len(data.shape) != 3):
         found = f"{type(data).__name__.lower()} examples of shape {data.shape}"
-        raise DataError(f"{function}: {found}; its module states KIND = {kind!r}")
+        raise DataError(f"{function}: {found}; its module defines KIND = {kind!r}")
     if labeled and shape is not None and tuple(shape) != data.shape:
         raise DataError(f"{function}: examples of shape {data.shape}; its module states SHAPE = {shape}")
     for part in ("x_train", "x_test"):
