@@ -404,8 +404,16 @@ def test_what_an_architecture_requires_of_a_cell(
     [
         ("mlp", {}, None),
         ("vit", {}, None),
-        ("mlp", {"normalization": "batch_norm"}, "share each batch, but batch_norm takes its statistics over the whole"),
-        ("vit", {"normalization": "quantile_batch_norm"}, "but quantile_batch_norm takes its statistics over the whole"),
+        (
+            "mlp",
+            {"normalization": "batch_norm"},
+            "share each batch, but batch_norm takes its statistics over the whole",
+        ),
+        (
+            "vit",
+            {"normalization": "quantile_batch_norm"},
+            "but quantile_batch_norm takes its statistics over the whole",
+        ),
         ("mlp", {"normalization": "layer_norm"}, None),
         ("resnet", {}, "resnet needs processes == 1 or normalization is not None; got processes=2"),
         ("resnet", {"normalization": "layer_norm"}, None),
@@ -451,9 +459,7 @@ def test_a_users_normalization_may_need_the_whole_batch(tmp_path: Path, monkeypa
     block = {"architectures": ["mlp"], "activations": ["relu", "tanh"], "losses": ["cross_entropy"]}
     config["grid"] = [{**block, "normalizations": ["own"]}]
     config["architectures"]["mlp"]["processes"] = 2
-    with pytest.raises(
-        reading.StudyError, match="but lab_of_norms:mine takes its statistics over the whole batch"
-    ):
+    with pytest.raises(reading.StudyError, match="but lab_of_norms:mine takes its statistics over the whole batch"):
         table.load(config)
 
 

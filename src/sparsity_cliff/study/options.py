@@ -79,9 +79,7 @@ def _callable(kind: str, what: str, arguments: ast.arguments, own: int) -> None:
     how = f"({', '.join((*given, '*, options'))})"
     needed = named[: len(named) - len(arguments.defaults)] if arguments.defaults else named
     if len(needed) > len(given):
-        raise SourceError(
-            f"{what} needs {', '.join(needed[len(given) :])}; valid: {how}, with keyword-only options"
-        )
+        raise SourceError(f"{what} needs {', '.join(needed[len(given) :])}; valid: {how}, with keyword-only options")
     if len(named) < len(given) and not arguments.vararg:
         raise SourceError(f"{what} takes ({', '.join(named)}); valid: {how}")
 

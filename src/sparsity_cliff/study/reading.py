@@ -199,9 +199,7 @@ class _Reader:
         if tag in ("str", "merge"):
             return text
         if tag == "int":
-            raise StudyError(
-                f"line {line}: {_short(text)} is not a decimal number; valid: digits without a leading 0"
-            )
+            raise StudyError(f"line {line}: {_short(text)} is not a decimal number; valid: digits without a leading 0")
         if tag == "float":
             raise StudyError(f"line {line}: {_short(text)} is not valid; valid: finite decimal numbers")
         raise StudyError(f"line {line}: {_short(text)} is a {tag} in YAML; put such text in quotes")
