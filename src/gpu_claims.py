@@ -1,7 +1,7 @@
-"""GPUs of this machine, each for one process at a time: Snakemake's `resources: gpu=1` counts them and hands none out.
+"""Assign the GPUs of this machine to processes. Snakemake's `resources: gpu=1` only counts GPUs.
 
-A device is a file with slots, each locked with flock by the process that has it. The kernel takes the lock away when
-the process ends, however it ends, so that nothing is ever left to clean up.
+Each device has one or more slots. A slot is a file that its owner locks with flock. The kernel releases the lock when
+the process ends, however it ends, so nothing is left to clean up.
 """
 
 import contextlib
@@ -14,27 +14,28 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-CLAIMED = "SUBMITIT_PLUGIN_DEVICES_CLAIMED"  # set for the processes below the one that claimed
-LOCKS = Path("/tmp")  # not tempfile's: jobs may have a TMPDIR each, and would not see each other's locks
+CLAIMED = "SUBMITIT_PLUGIN_DEVICES_CLAIMED"  # set for the child processes of a process that claimed devices
+LOCKS = Path("/tmp")  # not tempfile.gettempdir(): jobs with different TMPDIRs would not see each other's locks
 LOOK_EVERY = 0.2  # seconds
 
 _held: list[int] = []  # descriptors of the locked slots, open until this process ends
 
 
 class DeviceError(ValueError):
-    """There are no such devices; the message is one line."""
+    """Devices cannot be claimed; the message is one line."""
 
 
 def claim(count: int, per_device: int = 1, log: Callable[[str], None] = print) -> list[str]:
-    """Take `count` distinct devices until this process ends, waiting until they are free; their names.
+    """Claim `count` distinct devices until this process ends, and return their names. Waits until they are free.
 
-    CUDA_VISIBLE_DEVICES is set to them. per_device: how many processes may share a device; all users of a device must
-    say the same. On offer are the devices of CUDA_VISIBLE_DEVICES where it is set, else those that nvidia-smi lists;
-    name them in one way on a machine, since "0" and a UUID are not known to be the same. Other users' processes are
-    not seen. Inside a SLURM allocation its devices belong to it alone: its jobs share them out among each other.
+    Sets CUDA_VISIBLE_DEVICES to the claimed devices. `per_device` is the number of processes that may share a device;
+    all processes that use a device must pass the same number. The function offers the devices in CUDA_VISIBLE_DEVICES
+    if it is set, otherwise those that nvidia-smi lists. Name devices in the same way everywhere on a machine, because
+    "0" and a UUID count as different devices. Processes of other users are not seen. Devices of a SLURM allocation are
+    shared only among the jobs inside it.
 
-    Does nothing in a process below one that has claimed. Locks are those of this process alone: they are closed in
-    what it forks, and across exec. DeviceError where there are fewer than `count` devices.
+    Does nothing in a child of a process that has claimed devices. Locks belong to this process alone: they are closed
+    in forked children and across exec. Raises DeviceError if there are fewer than `count` devices.
     """
     if CLAIMED in os.environ:
         return _visible() or []
@@ -46,7 +47,7 @@ def claim(count: int, per_device: int = 1, log: Callable[[str], None] = print) -
     slots = [(device, folder / f"{scope}{device}.{slot}") for slot in range(per_device) for device in on_offer]
     taken: list[str] = []
 
-    # the queue: one process gathers devices at a time, so that none waits for another, and who asks for many gets them
+    # queue: only one process collects devices at a time, which prevents deadlocks and starvation of large claims
     queue = _try(folder / f"{scope}queue")
     if queue is None:
         log(f"waiting for {count} of the GPUs {', '.join(on_offer)}: other processes are already waiting")
@@ -71,7 +72,7 @@ def claim(count: int, per_device: int = 1, log: Callable[[str], None] = print) -
 
 
 def offered() -> list[str]:
-    """The devices that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
+    """The devices that this process may use, by their names in CUDA_VISIBLE_DEVICES."""
     visible = _visible()
     return _listed() if visible is None else visible
 
@@ -82,7 +83,7 @@ def _visible() -> list[str] | None:
         return None
     names: list[str] = []
     for name in (part.strip() for part in text.split(",")):
-        if name in ("-1", "NoDevFiles"):  # CUDA ignores what follows; the second is SLURM's word for none
+        if name in ("-1", "NoDevFiles"):  # CUDA ignores the rest; NoDevFiles is SLURM's word for none
             break
         if name and name not in names:
             names.append(name)
@@ -90,7 +91,7 @@ def _visible() -> list[str] | None:
 
 
 def _listed() -> list[str]:
-    """By UUID: the numbers of nvidia-smi need not be CUDA's. A GPU that is cut up (MIG) is offered by its parts."""
+    """UUIDs of the devices, since nvidia-smi may number them unlike CUDA. A MIG GPU is listed by its parts."""
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
@@ -136,7 +137,7 @@ def _try(path: Path) -> int | None:
 
 
 def _forget() -> None:
-    """In a forked child: a copy of a descriptor would keep the lock beyond the end of the process that has it."""
+    """Close the locks in a forked child, whose copies would outlive the parent's."""
     while _held:
         os.close(_held.pop())
 

@@ -119,7 +119,7 @@ def test_a_trace_of_other_code_is_refused_by_name(tmp_path: Path) -> None:
     study = Traces(tmp_path)
     run = study.add(rows)
     study.codes[run] = '{"train": "b"}'
-    with pytest.raises(TraceError, match=f"{run}.parquet: made with other code of train"):
+    with pytest.raises(TraceError, match=f"{run}.parquet: made with different code of train"):
         study.tables()
 
 

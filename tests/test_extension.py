@@ -123,7 +123,7 @@ def test_a_study_of_foreign_parts_runs_and_reruns_as_built_in_ones_do(extended: 
     [
         ("beta: 2", "gamma: 2", 'activations.mine.gamma: unknown option of my_lab.acts:MyAct "gamma"; valid: beta'),
         ("my_lab.nets:Net", "my_lab.nets:Ney", "module my_lab.nets has no function or class Ney"),
-        ("width: 12", "width: 2", "architectures.net: my_lab.nets:Net needs width > 2; here width=2"),
+        ("width: 12", "width: 2", "architectures.net: my_lab.nets:Net needs width > 2; got width=2"),
         ("share: 0.2", "share: much", 'losses.smoothed.share: "much" is not valid; valid: a number'),
     ],
 )

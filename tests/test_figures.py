@@ -275,7 +275,7 @@ def test_theory_names_what_has_no_closed_form():
 
 def test_spikes_say_where_they_are_only_for_token_data():
     note = draw("spikes", "default").texts[-1].get_text().replace("\n", " ")
-    assert "token data, which these runs have none of" in note
+    assert "These runs have no token data" in note
     page = draw("spikes", "large")
     labels = [axes.get_ylabel() for axes in page.axes]
     assert labels.count("windows (%)") == 1  # one line of panels: one architecture of the six, under each loss
@@ -385,7 +385,7 @@ def test_a_title_names_a_loss_that_is_not_the_first_and_the_note_names_that_one(
         page = module.draw(table.assign(loss=own), contrasts)
     assert [axes.get_title() for axes in page.axes] == [*PAIRS[:-1], "mpsenet · spectra"]
     note, alone = (figure.texts[-1].get_text().replace("\n", " ") for figure in (page, draw("drift", "dense")))
-    assert "Loss: cross_entropy where a title names no other." in note
+    assert "Loss: cross_entropy if a title names no other." in note
     assert "Loss: mse." in alone
     assert [axes.get_title() for axes in draw("drift", "dense").axes] == ["cnn"]
 

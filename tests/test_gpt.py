@@ -296,7 +296,7 @@ def test_a_study_may_train_it_on_bytes_with_either_loss() -> None:
     [
         ({"function": "text"}, "cross_entropy", {"heads": 3}, ["width % heads == 0", "width=16, heads=3"]),
         ({"function": "text"}, "cross_entropy", {"heads": 16}, ["(width // heads) % 2 == 0", "heads=16"]),
-        ({"function": "digits"}, "cross_entropy", {}, ["gpt takes tokens data, and digits is image data"]),
+        ({"function": "digits"}, "cross_entropy", {}, ["gpt takes tokens data, but digits is image data"]),
         ({"function": "fineweb10b"}, "mse", {}, ["vocabulary <= 1024", "loss=mse, vocabulary=50257"]),
         (
             {"function": "token_files", "train": ["a"], "test": ["b"], "vocabulary": 2000},

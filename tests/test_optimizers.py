@@ -180,7 +180,7 @@ def test_twenty_steps_of_muon_on_gpt_are_those_of_the_papers_code_at_a_fifth_of_
 def test_muon_without_matrices_in_the_blocks_is_refused() -> None:
     model = Small()
     model.blocks = nn.Sequential(nn.LayerNorm(6), nn.Conv1d(6, 6, 3))
-    with pytest.raises(ValueError, match=r"^muon needs 2-D weights in model\.blocks, and this model has none there$"):
+    with pytest.raises(ValueError, match=r"^muon needs 2-D weights in model\.blocks, but this model has none$"):
         muon(model, lr=0.1, adamw_lr=0.1)
 
 

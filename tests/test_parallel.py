@@ -137,7 +137,7 @@ def test_stops_and_deaths_of_ranks_change_nothing(tmp_path: Path, capfd: pytest.
         run(parts, spec, every_seconds=0)
     thread.join()
     assert end.value.code == stopping.COME_BACK
-    assert "asked to stop: state saved in" in capfd.readouterr().out
+    assert "stopped on request: state saved in" in capfd.readouterr().out
     assert not ranks_below(os.getpid())
 
     for rank in (1, 0):
@@ -224,7 +224,7 @@ class Store:
         ([-15, None], False, "", r"^rank 0 of 2 was killed \(SIGTERM\), so the others were ended; the next attempt"),
         ([1, -9], False, "rank 0: RuntimeError: connection closed", r"^rank 1 of 2 was killed \(SIGKILL\)"),
         ([1, 75], True, "state.pt: state not saved", "^state.pt: state not saved$"),
-        ([1, None], False, "", "^rank 0 of 2 ended with status 1, so the others did; the next attempt resumes"),
+        ([1, None], False, "", "^rank 0 of 2 ended with status 1, so the others were, too; the next attempt resumes"),
     ],
 )
 def test_what_the_ends_of_ranks_mean(ended: list[int | None], stop: bool, error: str, result: str | None) -> None:
@@ -256,7 +256,7 @@ def test_each_rank_sees_one_of_the_devices_that_the_job_has(monkeypatch: pytest.
 
 
 def test_a_device_that_shares_nothing_is_refused() -> None:
-    with pytest.raises(RankError, match=r"^processes=2: training by several processes needs device cpu or cuda"):
+    with pytest.raises(RankError, match=r"^processes=2: training in several processes needs device cpu or cuda"):
         launch._devices(2, torch.device("mps"))
 
 
@@ -265,8 +265,8 @@ def test_a_network_that_needs_the_whole_batch_is_refused_whoever_wrote_it() -> N
     ranks.check(two, 2, make_model("mlp"), loss)
     with pytest.raises(ValueError, match=r"^a batch of 1 examples is too small for processes=2$"):
         ranks.check(two, 1, make_model("mlp"), loss)
-    with pytest.raises(ValueError, match="the model has a batch norm, which would see a part of the batch"):
+    with pytest.raises(ValueError, match="the model has a batch norm, which would see only part of the batch"):
         ranks.check(two, 2, make_model("resnet"), loss)
-    with pytest.raises(ValueError, match="the loss learns from the batch itself"):
+    with pytest.raises(ValueError, match="the loss learns from the batch, but would see"):
         ranks.check(two, 2, make_model("mlp"), torch.nn.Linear(1, 1))
     ranks.check(Ranks(), 1, make_model("resnet"), torch.nn.Linear(1, 1))

@@ -61,7 +61,7 @@ def test_a_modules_file_is_found_without_importing_it(package: Package) -> None:
 @pytest.mark.parametrize("name", ["no_such_module", "lab.nothing", "lab.nothing.deeper", "sparsity_cliff.nothing"])
 def test_a_module_that_is_not_there_is_named(package: Package, name: str) -> None:
     with pytest.raises(
-        SourceError, match=f"^no module named {name} in the working directory, on PYTHONPATH or installed$"
+        SourceError, match=f"^no module named {name} in the working directory, on PYTHONPATH, or installed$"
     ):
         source.path_of(name)
 
@@ -252,16 +252,16 @@ def test_values_that_fit(annotation: str, value: Any, converted: Any) -> None:
     [
         ("bool", 1, "valid: true or false"),
         ("bool", "yes", "valid: true or false"),
-        ("str", 1, "valid: a text"),
+        ("str", 1, "valid: a string"),
         ("Count | None", 0, "valid: an integer from 1 to 2147483647 or null"),
         ("Count", None, "valid: an integer from 1 to 2147483647"),
         ("Share", 1, "valid: a number from 0 to below 1"),
         ("Literal['a', 'b']", "c", "valid: a, b"),
         ("Literal['a']", "", "valid: a"),
         ("Literal['a', 'b']", ["a"], "valid: a, b"),
-        ("list[Count]", [], "valid: a list that is not empty"),
-        ("list[Count]", 3, "valid: a list that is not empty"),
-        ("list[Count]", "12", "valid: a list that is not empty"),
+        ("list[Count]", [], "valid: a non-empty list"),
+        ("list[Count]", 3, "valid: a non-empty list"),
+        ("list[Count]", "12", "valid: a non-empty list"),
         ("list[Count]", [1, 0], "valid: an integer from 1 to 2147483647"),
         ("Optional[float]", "x", "valid: a number or null"),
         ("Count | Literal['all']", "some", "valid: an integer from 1 to 2147483647 or all"),
@@ -285,14 +285,14 @@ def test_an_unknown_activation_name_lists_the_valid_ones(value: Any) -> None:
 
 @pytest.mark.parametrize("annotation", ["Module", "dict", "dict[str, int]", "Literal[x]", "Optional[Module]"])
 def test_an_annotation_that_cannot_be_checked_is_named(annotation: str) -> None:
-    with pytest.raises(ValueError, match=r"annotation '.*' is not one that a study can check: bool, int"):
+    with pytest.raises(ValueError, match=r"annotation '.*' is not supported; valid: bool, int"):
         convert(annotation, 1)
 
 
 def test_an_option_without_an_annotation_is_named(package: Package) -> None:
     package.write("lab/acts.py", "def f(*, alpha=1.0): pass\n")
     option = options_of("activation", "lab.acts:f")["alpha"]
-    with pytest.raises(ValueError, match=r"annotation 'missing' is not one that a study can check"):
+    with pytest.raises(ValueError, match=r"annotation 'missing' is not supported; valid"):
         convert(option.annotation, 1.0)
 
 

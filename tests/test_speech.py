@@ -135,7 +135,7 @@ def test_a_silent_output_has_no_pesq_and_silence_no_stoi() -> None:
 
 def test_a_synthesizer_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "VOICES", ("nobody",))
-    with pytest.raises(DataError, match=r"^speech: the synthesizer .* failed \(.*does not say .*nobody.*\)$"):
+    with pytest.raises(DataError, match=r"^speech: the synthesizer .* failed \(.*cannot speak .*nobody.*\)$"):
         speech(Path("nowhere"), utterances=1)
 
 
@@ -268,11 +268,11 @@ NOISY = "noisy_trainset_28spk_wav"
         (recording(tone(3200), 44_100), r"p2_1.wav: 44100 Hz; valid: 16000 or 48000"),
         (recording(tone(3200), channels=2), r"p2_1.wav: 2 channels of 16 bits; valid: 1 of 16 bits"),
         (recording(tone(3200) // 256, width=1), r"p2_1.wav: 1 channels of 8 bits; valid: 1 of 16 bits"),
-        (recording(tone(3200))[:-2000], r"p2_1.wav: 2200 samples where its header says 3200"),
-        (recording(tone(0)), r"p2_1.wav: 0 samples where its header says 0"),
-        (recording(tone(3200))[:20], r"p2_1.wav: not a whole recording"),
-        (b"", r"p2_1.wav: not a whole recording \(it ends early\)"),
-        (b"no recording at all", r"p2_1.wav: not a whole recording \(file does not start with RIFF id\)"),
+        (recording(tone(3200))[:-2000], r"p2_1.wav: 2200 samples, but its header says 3200"),
+        (recording(tone(0)), r"p2_1.wav: 0 samples, but its header says 0"),
+        (recording(tone(3200))[:20], r"p2_1.wav: not a readable recording"),
+        (b"", r"p2_1.wav: not a readable recording \(it ends early\)"),
+        (b"no recording at all", r"p2_1.wav: not a readable recording \(file does not start with RIFF id\)"),
         (recording(tone(3100)), r"p2_1.wav of trainset_28spk_wav has 3200 samples clean and 3100 noisy"),
     ],
 )
@@ -287,7 +287,7 @@ def test_a_broken_recording_is_named(tmp_path: Path, content: bytes, problem: st
 def test_a_missing_partner_is_named(tmp_path: Path) -> None:
     folder = corpus(tmp_path)
     (folder / NOISY / "p2_0.wav").unlink()
-    assert refusal(folder) == f"{folder}: clean_trainset_28spk_wav has p2_0.wav and {NOISY} has not"
+    assert refusal(folder) == f"{folder}: clean_trainset_28spk_wav has p2_0.wav, but {NOISY} does not"
 
 
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
@@ -301,9 +301,9 @@ def test_a_torn_archive_is_named(tmp_path: Path) -> None:
     archive = folder / f"{NOISY}.zip"
     content = archive.read_bytes()
     archive.write_bytes(content[:500])
-    assert refusal(folder) == f"{archive}: not a whole archive (File is not a zip file)"
+    assert refusal(folder) == f"{archive}: not a readable archive (File is not a zip file)"
     archive.write_bytes(content[:200] + bytes(byte ^ 255 for byte in content[200:300]) + content[300:])
-    assert "not a whole recording (Bad CRC-32" in refusal(folder)
+    assert "not a readable recording (Bad CRC-32" in refusal(folder)
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -351,7 +351,7 @@ def test_an_archive_that_is_not_the_published_one_is_refused(served: Path, tmp_p
     number, _ = ARCHIVES[NOISY]
     (served / number / "download").write_bytes(b"something else")
     digest = hashlib.md5(b"something else").hexdigest()
-    with pytest.raises(DataError, match=rf"{NOISY}.zip: what http.* sends is no such file \(its MD5 is {digest}, not"):
+    with pytest.raises(DataError, match=rf"{NOISY}.zip: http.* sent an unexpected file \(its MD5 is {digest}, not"):
         voicebank_demand(tmp_path / "raw")
     assert not (tmp_path / "raw" / "voicebank_demand" / f"{NOISY}.zip").exists()
 

@@ -130,16 +130,16 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("too many runs", "seeds: [0-1]", f"seeds: [{', '.join(map(str, range(3000)))}]", "grid.0: 27000 runs are too many; valid: at most 20000 in a block"),
     ("seed of half", "seeds: [0-1]", "seeds: [0.5]", "study.seeds.0: 0.5 is not valid; valid: a seed"),
     ("endless steps", "steps: 20", "steps: 1e300", "architectures.mlp.steps: 1000"),
-    ("batch larger than the data", "batch_size: 32\n  resnet", "batch_size: 321\n  resnet", "architectures.mlp.batch_size: 321 is not valid; valid: at most the examples of mnist1d for training, here 320"),
-    ("microbatch larger than the batch", "microbatch: 4", "microbatch: 9", "architectures.gpt.microbatch: 9 is not valid; valid: at most batch_size, here 8"),
-    ("warmup as long as the run", "warmup: 2}", "warmup: 10}", "architectures.resnet.schedule.warmup: 10 is not valid; valid: below steps, here 10"),
-    ("more digits than there are", "{function: digits}", "{function: digits, examples: 1438}", "data.digits: digits needs examples is None or examples <= 1437; here examples=1438"),
-    ("fewer examples than classes", "examples: 400", "examples: 9", "data.mnist1d: mnist1d needs examples >= 10 and examples % 10 == 0; here examples=9"),
-    ("examples that are no multiple", "examples: 400", "examples: 405", "data.mnist1d: mnist1d needs examples >= 10 and examples % 10 == 0; here examples=405"),
-    ("more held-out examples than there are", "{every: 4, examples: 1}", "{every: 4, examples: 100}", "architectures.mpsenet.probes.examples: 100 is not valid; valid: at most the examples of speech that are held out"),
+    ("batch larger than the data", "batch_size: 32\n  resnet", "batch_size: 321\n  resnet", "architectures.mlp.batch_size: 321 is not valid; valid: at most 320 (training examples of mnist1d)"),
+    ("microbatch larger than the batch", "microbatch: 4", "microbatch: 9", "architectures.gpt.microbatch: 9 is not valid; valid: at most 8 (batch_size)"),
+    ("warmup as long as the run", "warmup: 2}", "warmup: 10}", "architectures.resnet.schedule.warmup: 10 is not valid; valid: below 10 (steps)"),
+    ("more digits than there are", "{function: digits}", "{function: digits, examples: 1438}", "data.digits: digits needs examples is None or examples <= 1437; got examples=1438"),
+    ("fewer examples than classes", "examples: 400", "examples: 9", "data.mnist1d: mnist1d needs examples >= 10 and examples % 10 == 0; got examples=9"),
+    ("examples that are no multiple", "examples: 400", "examples: 405", "data.mnist1d: mnist1d needs examples >= 10 and examples % 10 == 0; got examples=405"),
+    ("more held-out examples than there are", "{every: 4, examples: 1}", "{every: 4, examples: 100}", "architectures.mpsenet.probes.examples: 100 is not valid; valid: at most 2 (held-out examples of speech)"),
     ("resamples of half", "  baseline: relu", "  baseline: relu\n  resamples: 1000.5", "cliff.resamples: 1000.5 is not valid; valid: an integer from 100 to 1000000"),
     ("long name", "  gelu: {", f"  {'g' * 61}: {{", "line 46: activations: \"ggg"),
-    ("newline in a name", "  gelu: {", '  "gelu\\n": {', "line 48: key 'gelu\\n' is not valid; valid: 100 printable letters"),
+    ("newline in a name", "  gelu: {", '  "gelu\\n": {', "line 48: key 'gelu\\n' is not valid; valid: at most 100 printable characters"),
     ("object without a module", "{function: gelu}", "{function: ':act'}", "activations.gelu.function: ':act' is not valid; valid: module:object, such as my_lab.acts:MyAct"),
     ("object of an object", "{function: gelu}", "{function: 'a:b:c'}", "activations.gelu.function: 'a:b:c' is not valid; valid: module:object"),
     ("digits of another script", "seeds: [0-1]", "seeds: [٠-٢]", "study.seeds.0: "),
@@ -176,33 +176,33 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("missing function", "{function: gelu}", "{}", "activations.gelu.function: missing"),
     ("empty axis", "activations: [relu, tanh, topk_80]", "activations: []", "grid.0.activations: [] is not valid; valid: a list of at least one name"),
     ("axis that is no list", "activations: [relu, gelu]", "activations: gelu", 'grid.2.activations: "gelu" is not valid; valid: a list of at least one name'),
-    ("name twice in an axis", "activations: [relu, gelu]", "activations: [gelu, gelu]", "grid.2.activations: gelu stands twice; valid: a list of names, without repeats"),
+    ("name twice in an axis", "activations: [relu, gelu]", "activations: [gelu, gelu]", "grid.2.activations: gelu appears twice; valid: a list of names without repeats"),
     ("run in two blocks", "activations: [relu, gelu]\n    losses: [mse]", "activations: [relu]\n    losses: [cross_entropy]",
-     "grid.2: run mlp.relu.cross_entropy.real.s0-1 is in grid.0 already (seed 0)"),
-    ("overlapping seeds", "seeds: [0-1]", "seeds: [0-1, 1-2]", "study.seeds: seed 1 stands in two blocks"),
+     "grid.2: run mlp.relu.cross_entropy.real.s0-1 is already in grid.0 (seed 0)"),
+    ("overlapping seeds", "seeds: [0-1]", "seeds: [0-1, 1-2]", "study.seeds: seed 1 appears in two blocks"),
     ("seeds backwards", "seeds: [0-1]", "seeds: [3-1]", "study.seeds.0: '3-1' is empty"),
     ("negative seed", "seeds: [0-1]", "seeds: [-1]", "study.seeds.0: -1 is not valid; valid: a seed (an integer from 0 to 2147483647) or a block first-last"),
     ("impossible data for the architecture", "    data: digits\n    optimizer: {function: sgd", "    data: mnist1d\n    optimizer: {function: sgd",
-     "architectures.resnet.data: resnet takes image data, and mnist1d is signal data"),
+     "architectures.resnet.data: resnet takes image data, but mnist1d is signal data"),
     ("impossible optimizer", "{function: sgd, lr: 0.05, momentum: 0.9}", "{function: muon, lr: 0.05, adamw_lr: 1e-3}",
-     "architectures.resnet: resnet needs optimizer != 'muon'; here optimizer=muon"),
-    ("speech for a language model", "    data: text\n", "    data: speech\n", "architectures.gpt.data: gpt takes tokens data, and speech is speech data"),
-    ("a classifier's loss for speech", "losses: [speech]\nprobes", "losses: [mse]\nprobes", "grid.4: loss mse (mse) is impossible for architecture mpsenet (mpsenet); valid: mpsenet"),
+     "architectures.resnet: resnet needs optimizer != 'muon'; got optimizer=muon"),
+    ("speech for a language model", "    data: text\n", "    data: speech\n", "architectures.gpt.data: gpt takes tokens data, but speech is speech data"),
+    ("a classifier's loss for speech", "losses: [speech]\nprobes", "losses: [mse]\nprobes", "grid.4: loss mse (mse) is not valid for architecture mpsenet (mpsenet); valid: mpsenet"),
     ("probes of an architecture", "{every: 4, examples: 1}", "{every: 4, measure: [weights]}", "architectures.mpsenet.probes.measure: unknown key \"measure\"; valid: every, examples"),
     ("microbatch of nothing", "microbatch: 4", "microbatch: 0", "architectures.gpt.microbatch: 0 is not valid; valid: an integer from 1 to 2147483647"),
-    ("more processes than examples", "microbatch: 4", "processes: 9", "architectures.gpt.processes: 9 is not valid; valid: at most batch_size, here 8"),
+    ("more processes than examples", "microbatch: 4", "processes: 9", "architectures.gpt.processes: 9 is not valid; valid: at most 8 (batch_size)"),
     ("no processes", "microbatch: 4", "processes: 0", "architectures.gpt.processes: 0 is not valid; valid: an integer from 1 to 2147483647"),
-    ("batch norm in parts", "    schedule: {function: cosine, warmup: 2}\n", "    processes: 2\n", "grid.0: resnet · relu · default · cross_entropy · real: resnet needs processes == 1 or normalization is not None; here processes=2, normalization=None"),
+    ("batch norm in parts", "    schedule: {function: cosine, warmup: 2}\n", "    processes: 2\n", "grid.0: resnet · relu · default · cross_entropy · real: resnet needs processes == 1 or normalization is not None; got processes=2, normalization=None"),
     ("no jobs on a GPU", "  seeds: [0-1]", "  seeds: [0-1]\n  jobs_per_gpu: 0", "study.jobs_per_gpu: 0 is not valid; valid: an integer from 1 to 2147483647"),
     ("unknown key of the checkpoints", "probes:\n", "checkpoints: {every_second: 60}\nprobes:\n", "checkpoints.every_second: unknown key \"every_second\" (did you mean every_seconds?); valid: every_seconds, keep"),
     ("negative time between saves", "probes:\n", "checkpoints: {every_seconds: -1}\nprobes:\n", "checkpoints.every_seconds: -1 is not valid; valid: a number >= 0 of seconds between saves, 0 for a save at every step"),
     ("a number of kept states", "probes:\n", "checkpoints: {keep: 3}\nprobes:\n", "checkpoints.keep: 3 is not valid; valid: true to keep the final state of every seed, or false"),
     ("control over another control", "topk, sparsity: 0.8}", "topk, sparsity: 0.8, base: topk}", 'activations.topk_80.base: "topk" is not valid; valid: relu, gelu'),
-    ("heads that do not divide the width", "depth: 1, heads: 2", "depth: 1, heads: 3", "architectures.vit: vit needs width % heads == 0; here width=16, heads=3"),
-    ("patch that does not divide the image", "patch: 4", "patch: 3", "architectures.vit: vit needs height % patch == 0; here height=8, patch=3"),
-    ("name with a dot", "  gelu: {function", "  gelu.1: {function", 'activations: "gelu.1" is not a valid name; valid: a letter, then letters, digits, _ and -, at most 60 in all'),
-    ("reserved name", "probes:\n", "normalizations: {default: {function: none}}\nprobes:\n", "normalizations.default: this name is kept for"),
-    ("key twice", "  every: 10", "  every: 10\n  every: 20", "line 74: key 'every' stands twice"),
+    ("heads that do not divide the width", "depth: 1, heads: 2", "depth: 1, heads: 3", "architectures.vit: vit needs width % heads == 0; got width=16, heads=3"),
+    ("patch that does not divide the image", "patch: 4", "patch: 3", "architectures.vit: vit needs height % patch == 0; got height=8, patch=3"),
+    ("name with a dot", "  gelu: {function", "  gelu.1: {function", 'activations: "gelu.1" is not a valid name; valid: a letter, then letters, digits, _ or -, at most 60 characters'),
+    ("reserved name", "probes:\n", "normalizations: {default: {function: none}}\nprobes:\n", "normalizations.default: this name is reserved for"),
+    ("key twice", "  every: 10", "  every: 10\n  every: 20", "line 74: key 'every' appears twice"),
     ("baseline that is not in the grid", "baseline: relu", "baseline: silu", "cliff.baseline: unknown name of the grid \"silu\""),
     ("control that is not in the grid", "controls: [tanh]", "controls: [tahn]", "drift.controls.0: unknown name of the grid \"tahn\" (did you mean tanh?)"),
     ("architecture without a baseline", "architectures: [mlp, resnet, vit]\n    activations: [relu, tanh, topk_80]", "architectures: [vit]\n    activations: [tanh, topk_80]", "cliff.baseline: relu has no run on real data with architecture vit"),
@@ -250,7 +250,7 @@ def bomb(first: str, rest: str) -> str:
     return f"a0: &a0 {first}\n" + "".join(levels)
 
 
-DECIMAL = "is not a decimal number; valid: digits, without a 0 before them"
+DECIMAL = "is not a decimal number; valid: digits without a leading 0"
 #: what -> (a study, where and what its line says)
 UNREADABLE: dict[str, tuple[str | bytes, str]] = {
     "not a number": (instead("seeds: [0-1]", "seeds: [.nan]"), "line 4: .nan is not valid; valid: finite decimal numbers"),
@@ -260,18 +260,18 @@ UNREADABLE: dict[str, tuple[str | bytes, str]] = {
     "octal": (instead("steps: 20", "steps: 0100"), f"line 15: 0100 {DECIMAL}"),
     "hexadecimal": (instead("steps: 20", "steps: 0x10"), f"line 15: 0x10 {DECIMAL}"),
     "to the base of sixty": (instead("steps: 20", "steps: 1:30"), f"line 15: 1:30 {DECIMAL}"),
-    "date": (instead("steps: 20", "steps: 2024-01-01"), "line 15: 2024-01-01 is a timestamp in YAML; a text of this form needs"),
+    "date": (instead("steps: 20", "steps: 2024-01-01"), "line 15: 2024-01-01 is a timestamp in YAML; put such text in quotes"),
     "tag": (instead("steps: 20", "steps: !!int abc"), "line 15: tag 'tag:yaml.org,2002:int' is not valid; valid: values without"),
     "tag of one's own": (instead("steps: 20", "steps: !python abc"), "line 15: tag '!python' is not valid"),
-    "list as a key": (f"[a, b]: c\n{DEFAULT}", "line 1: key a list or mapping is not a text"),
-    "mapping as a key": (f"? {{a: b}}\n: c\n{DEFAULT}", "line 1: key a list or mapping is not a text"),
-    "number as a key": (instead("  gelu:", "  1:"), "line 48: key 1 is not a text; a number, date or yes needs quotes"),
-    "yes as a key": (instead("  gelu:", "  yes:"), "line 48: key yes is not a text"),
-    "recursive mapping": (f"x: &x {{y: *x}}\n{DEFAULT}", "line 1: *x is inside of what it names"),
-    "recursive list": (f"x: &x [*x]\n{DEFAULT}", "line 1: *x is inside of what it names"),
-    "alias of nothing": (instead("steps: 20", "steps: *nothing"), "line 15: no &nothing before *nothing"),
+    "list as a key": (f"[a, b]: c\n{DEFAULT}", "line 1: key a list or mapping is not a string"),
+    "mapping as a key": (f"? {{a: b}}\n: c\n{DEFAULT}", "line 1: key a list or mapping is not a string"),
+    "number as a key": (instead("  gelu:", "  1:"), "line 48: key 1 is not a string; put numbers, dates, and yes or no in quotes"),
+    "yes as a key": (instead("  gelu:", "  yes:"), "line 48: key yes is not a string"),
+    "recursive mapping": (f"x: &x {{y: *x}}\n{DEFAULT}", "line 1: *x is inside its own anchor"),
+    "recursive list": (f"x: &x [*x]\n{DEFAULT}", "line 1: *x is inside its own anchor"),
+    "alias of nothing": (instead("steps: 20", "steps: *nothing"), "line 15: alias *nothing has no anchor &nothing before it"),
     "merged number": (instead("    steps: 20", "    <<: 20"), "line 15: << takes a mapping or a list of mappings"),
-    "merged twice": (f"a: {{<<: {{}}, <<: {{}}}}\n{DEFAULT}", "line 1: key '<<' stands twice"),
+    "merged twice": (f"a: {{<<: {{}}, <<: {{}}}}\n{DEFAULT}", "line 1: key '<<' appears twice"),
     "nested lists": (f"{DEFAULT}x: {'[' * 3000}", "line 81: nested too deeply; valid: at most 20 levels"),
     "nested mappings": (DEFAULT + "x: " + "{a: " * 3000, "line 81: nested too deeply; valid: at most 20 levels"),
     "nested blocks": ("".join(f"{' ' * i}a:\n" for i in range(600)), "line 20: nested too deeply; valid: at most 20 levels"),
@@ -280,16 +280,16 @@ UNREADABLE: dict[str, tuple[str | bytes, str]] = {
     "large": (DEFAULT + "#" * 250_000, "more than 250000 bytes; valid: at most 250000"),
     "empty": ("# nothing\n", "empty; a study file is a mapping of sections"),
     "list": ("- study\n", "a study file is a mapping of sections"),
-    "second document": (f"{DEFAULT}---\nx: 1\n", "line 81: a second document; a study file is one"),
+    "second document": (f"{DEFAULT}---\nx: 1\n", "line 81: a second document; valid: one document"),
     "unclosed list": (instead("seeds: [0-1]", "seeds: [0-1"), "line 5: not valid YAML (while parsing a flow sequence"),
     "tab": (f"{DEFAULT}\tx: 1\n", "line 81: not valid YAML ("),
     "tab after a colon": (instead("steps: 20", "steps:\t20"), "line 15: not valid YAML ("),
     "question mark in a flow mapping": (instead("{function: mse}", "{func?tion: mse}"), "line 53: not valid YAML ("),
     "question mark in a flow list": (instead("seeds: [0-1]", "seeds: [0?1]"), "line 4: not valid YAML ("),
     "byte order mark inside": (instead("steps: 20", "steps: \ufeff20"), "line 15: "),
-    "UTF-16": (DEFAULT.encode("utf-16"), "line 1: not a text in UTF-8"),
-    "Latin-1": (DEFAULT.encode() + b"# caf\xe9\n", "line 81: not a text in UTF-8"),
-    "binary": (bytes(range(256)), "line 2: not a text in UTF-8"),
+    "UTF-16": (DEFAULT.encode("utf-16"), "line 1: not valid UTF-8"),
+    "Latin-1": (DEFAULT.encode() + b"# caf\xe9\n", "line 81: not valid UTF-8"),
+    "binary": (bytes(range(256)), "line 2: not valid UTF-8"),
     "NUL": (f"{DEFAULT}x: \0\n", "line 81: character '\\x00' is not valid; valid: printable text"),
     "template": (f"__use_yte__: true\n{DEFAULT}", 'line 1: __use_yte__: unknown key "__use_yte__"; valid: study'),
 }  # fmt: skip
@@ -325,8 +325,8 @@ def test_both_commands_print_that_line_and_start_nothing(project: Path, forked: 
     [
         (("--configfile", "nowhere.yaml"), "nowhere.yaml: cannot be read (No such file or directory)"),
         (("--configfile", "src"), "src: cannot be read (Is a directory)"),
-        (("--configfiles", "study.yaml", "other.yaml"), "--configfile: a study is one file; here study.yaml, other.yaml"),
-        (("--config", "study=3"), "--config: a study is one file; write the change into a copy of it and give --configfile"),
+        (("--configfiles", "study.yaml", "other.yaml"), "--configfile: a study is one file; got study.yaml, other.yaml"),
+        (("--config", "study=3"), "--config: a study is one file; change a copy of it and use --configfile"),
         ((), "config.yaml: line 2: not valid YAML (mapping values are not allowed in this context)"),
         (("--configfile=bad.yaml", "--workflow-profile", "workflow/profiles/local"), "bad.yaml: line 2: not valid YAML ("),
         (("--configfiles=bad.yaml", "--workflow-profile", "workflow/profiles/slurm"), "bad.yaml: line 2: not valid YAML ("),
@@ -377,7 +377,7 @@ def test_an_unreadable_study_gets_one_line(tmp_path: Path) -> None:
             table.read(tmp_path / "study.yaml")
         assert "\n" not in str(error.value)
     (tmp_path / "latin.yaml").write_bytes(b"study: {name: caf\xe9}\n")
-    with pytest.raises(reading.StudyError, match=r"latin\.yaml: line 1: not a text in UTF-8$"):
+    with pytest.raises(reading.StudyError, match=r"latin\.yaml: line 1: not valid UTF-8$"):
         table.read(tmp_path / "latin.yaml")
 
 
@@ -390,11 +390,11 @@ def test_a_merged_mapping_may_be_overridden(tmp_path: Path) -> None:
     ("section", "name", "entry", "block", "says"),
     [
         ("activations", "ahead", {"function": "topk", "sparsity": 0.5, "over": "example"}, {"activations": ["ahead"]},
-         "gpt · ahead · default · cross_entropy · real: gpt needs over != 'example' and activation != 'topk_gelu_reference'; here over=example, activation=topk"),
+         "gpt · ahead · default · cross_entropy · real: gpt needs over != 'example' and activation != 'topk_gelu_reference'; got over=example, activation=topk"),
         ("normalizations", "batch", {"function": "quantile_batch_norm", "q": 0.5}, {"normalizations": ["batch"]},
          "gpt · relu · batch · cross_entropy · real: gpt needs normalization not in ('batch_norm', "),
         ("data", "text", {"function": "fineweb10b"}, {"losses": ["mse"]},
-         "gpt · relu · default · mse · real: gpt needs loss != 'mse' or vocabulary <= 1024; here loss=mse, vocabulary=50257"),
+         "gpt · relu · default · mse · real: gpt needs loss != 'mse' or vocabulary <= 1024; got loss=mse, vocabulary=50257"),
     ],
     ids=["control that looks ahead", "normalization over the batch", "one-hot targets of a large vocabulary"],
 )  # fmt: skip
@@ -414,14 +414,22 @@ def test_what_an_architecture_requires_of_a_cell(
     [
         ("mlp", {}, None),
         ("vit", {}, None),
-        ("mlp", {"normalization": "batch_norm"}, "share each batch, and the statistics of batch_norm are those of the"),
-        ("vit", {"normalization": "quantile_batch_norm"}, "and the statistics of quantile_batch_norm are those of the"),
+        (
+            "mlp",
+            {"normalization": "batch_norm"},
+            "share each batch, but batch_norm takes its statistics over the whole",
+        ),
+        (
+            "vit",
+            {"normalization": "quantile_batch_norm"},
+            "but quantile_batch_norm takes its statistics over the whole",
+        ),
         ("mlp", {"normalization": "layer_norm"}, None),
-        ("resnet", {}, "resnet needs processes == 1 or normalization is not None; here processes=2"),
+        ("resnet", {}, "resnet needs processes == 1 or normalization is not None; got processes=2"),
         ("resnet", {"normalization": "layer_norm"}, None),
-        ("mpsenet", {}, "mpsenet needs processes == 1; here processes=2"),
-        ("mpsenet", {"normalization": "layer_norm"}, "mpsenet needs processes == 1; here processes=2"),
-        ("mlp", {"device": "mps"}, "share each batch, and study.device mps has one device; valid: processes: 1"),
+        ("mpsenet", {}, "mpsenet needs processes == 1; got processes=2"),
+        ("mpsenet", {"normalization": "layer_norm"}, "mpsenet needs processes == 1; got processes=2"),
+        ("mlp", {"device": "mps"}, "share each batch, but study.device mps has one device; valid: processes: 1"),
         ("mlp", {"device": "cuda"}, None),
     ],
 )
@@ -461,9 +469,7 @@ def test_a_users_normalization_may_need_the_whole_batch(tmp_path: Path, monkeypa
     block = {"architectures": ["mlp"], "activations": ["relu", "tanh"], "losses": ["cross_entropy"]}
     config["grid"] = [{**block, "normalizations": ["own"]}]
     config["architectures"]["mlp"]["processes"] = 2
-    with pytest.raises(
-        reading.StudyError, match="and the statistics of lab_of_norms:mine are those of the whole batch"
-    ):
+    with pytest.raises(reading.StudyError, match="but lab_of_norms:mine takes its statistics over the whole batch"):
         table.load(config)
 
 
@@ -522,7 +528,7 @@ class Net(nn.Module):
 @pytest.mark.parametrize(
     ("name", "requirement", "says"),
     [
-        ("not_met", "conv1 > 8", "not_met.nets:Net needs conv1 > 8; here conv1=8"),
+        ("not_met", "conv1 > 8", "not_met.nets:Net needs conv1 > 8; got conv1=8"),
         ("not_stated", "conv1 > height", None),  # the data are no image
         ("met", "conv1 == 8", None),
     ],
@@ -549,21 +555,21 @@ def test_a_requirement_is_asked_of_any_option_and_not_of_what_the_data_do_not_st
 
 NET = "class Net:\n    def __init__(self, shape, classes, activation, normalization, *, width: Count = 8): pass\n"
 WRONG_MODULES: dict[str, tuple[str, str]] = {  # what -> (the module of an architecture, what its line says)
-    "no_expression": ('REQUIRES = ("width %% 2",)', "MODULE.REQUIRES 'width %% 2' cannot be judged (not a Python expression)"),
-    "a_call": ('REQUIRES = ("exit()",)', "MODULE.REQUIRES 'exit()' cannot be judged (Call is not valid; valid: names, numbers, + -"),
-    "a_power": ('REQUIRES = ("9 ** 9 ** 9 > width",)', "MODULE.REQUIRES '9 ** 9 ** 9 > width' cannot be judged (Pow is not valid"),
-    "division_by_zero": ('REQUIRES = ("width % 0 == 0",)', "MODULE.REQUIRES 'width % 0 == 0' cannot be judged (integer modulo by zero)"),
-    "another_type": ('REQUIRES = ("width < optimizer",)', "MODULE.REQUIRES 'width < optimizer' cannot be judged ('<' not supported"),
-    "one_text": ('REQUIRES = "width > 2"', "MODULE.REQUIRES is 'width > 2'; valid: a tuple of texts, such as ('one',)"),
-    "a_number": ("REQUIRES = (3,)", "MODULE.REQUIRES is (3,); valid: a tuple of texts"),
-    "losses_a_text": ('LOSSES = "mse"', "MODULE.LOSSES is 'mse'; valid: a tuple of texts, such as ('one',)"),
+    "no_expression": ('REQUIRES = ("width %% 2",)', "MODULE.REQUIRES 'width %% 2' cannot be evaluated (not a Python expression)"),
+    "a_call": ('REQUIRES = ("exit()",)', "MODULE.REQUIRES 'exit()' cannot be evaluated (Call is not valid; valid: names, numbers, + -"),
+    "a_power": ('REQUIRES = ("9 ** 9 ** 9 > width",)', "MODULE.REQUIRES '9 ** 9 ** 9 > width' cannot be evaluated (Pow is not valid"),
+    "division_by_zero": ('REQUIRES = ("width % 0 == 0",)', "MODULE.REQUIRES 'width % 0 == 0' cannot be evaluated (integer modulo by zero)"),
+    "another_type": ('REQUIRES = ("width < optimizer",)', "MODULE.REQUIRES 'width < optimizer' cannot be evaluated ('<' not supported"),
+    "one_text": ('REQUIRES = "width > 2"', "MODULE.REQUIRES is 'width > 2'; valid: a tuple of strings, such as ('one',)"),
+    "a_number": ("REQUIRES = (3,)", "MODULE.REQUIRES is (3,); valid: a tuple of strings"),
+    "losses_a_text": ('LOSSES = "mse"', "MODULE.LOSSES is 'mse'; valid: a tuple of strings, such as ('one',)"),
     "losses_computed": ("LOSSES = tuple(ALL)", "MODULE.LOSSES is not a literal: tuple(ALL)"),
     "losses_divided": ("LOSSES = (1 / 0,)", "MODULE.LOSSES is not a literal: (1 / 0,)"),
-    "accepts_a_text": ('ACCEPTS = "signal"', "MODULE.ACCEPTS is 'signal'; valid: a tuple of texts"),
+    "accepts_a_text": ('ACCEPTS = "signal"', "MODULE.ACCEPTS is 'signal'; valid: a tuple of strings"),
     "unhashable": ("ACCEPTS = {[]: 1}", "MODULE.ACCEPTS is not a literal: {[]: 1}"),
     "not_python": ("def f(:", "not_python.py, line 2: invalid syntax"),
     "nul": ("x = '\0'", "nul.py"),
-    "deep": (f"x = {'-' * 5000}1", "deep.py: not Python that can be read ("),
+    "deep": (f"x = {'-' * 5000}1", "deep.py: not valid Python ("),
 }  # fmt: skip
 
 
@@ -599,13 +605,13 @@ CALLS = {  # a class or function -> what is wrong with it as an entry of the kin
     (
         "activation",
         "class f:\n    def __init__(self, beta): pass",
-    ): "needs beta; valid: (*, options), that is, options are",
+    ): "needs beta; valid: (*, options), with keyword-only options",
     ("activation", "class f(Base): pass"): None,
     ("activation", "async def f(): pass"): "has no function or class f",
     ("loss", "def f(weight=1.0): pass"): None,
     ("loss", "def f(weight, /): pass"): "needs weight; valid: (*, options)",
     ("data", "def f(*, size: int): pass"): "takes (); valid: (root, *, options)",
-    ("optimizer", "def f(model, lr): pass"): "needs lr; valid: (model, *, options), that is, options are keyword-only",
+    ("optimizer", "def f(model, lr): pass"): "needs lr; valid: (model, *, options), with keyword-only options",
     ("normalization", "def f(features): pass"): "takes (features); valid: (features, spatial, *, options)",
 }
 
@@ -634,11 +640,11 @@ def test_every_built_in_entry_can_be_called_as_its_kind_is(kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "stated", "says"),
     [
-        ("no_kind", "", "data.own.function: no_kind states no KIND; valid: signal, image, tokens, speech"),
-        ("odd_kind", "KIND = 'signals'", "data.own.function: odd_kind states KIND = 'signals'; valid: signal, image"),
-        ("own_needs", "KIND = 'signal'\nREQUIRES = ('size > 9',)", "data.own: own_needs:f needs size > 9; here size=8"),
-        ("own_size", "KIND = 'signal'\nEXAMPLES = ('size * 3', 'size')", "architectures.mlp.batch_size: 32 is not valid; valid: at most the examples of own for training, here 24"),
-        ("odd_size", "KIND = 'signal'\nEXAMPLES = ('size / 0', 'size')", "odd_size.EXAMPLES 'size / 0' cannot be judged (division by zero)"),
+        ("no_kind", "", "data.own.function: no_kind defines no KIND; valid: signal, image, tokens, speech"),
+        ("odd_kind", "KIND = 'signals'", "data.own.function: odd_kind defines KIND = 'signals'; valid: signal, image"),
+        ("own_needs", "KIND = 'signal'\nREQUIRES = ('size > 9',)", "data.own: own_needs:f needs size > 9; got size=8"),
+        ("own_size", "KIND = 'signal'\nEXAMPLES = ('size * 3', 'size')", "architectures.mlp.batch_size: 32 is not valid; valid: at most 24 (training examples of own)"),
+        ("odd_size", "KIND = 'signal'\nEXAMPLES = ('size / 0', 'size')", "odd_size.EXAMPLES 'size / 0' cannot be evaluated (division by zero)"),
         ("odd_shape", "KIND = 'signal'\nSHAPE = 40", "odd_shape.SHAPE is 40; valid: a tuple of integers"),
     ],
 )  # fmt: skip
@@ -691,7 +697,7 @@ def test_a_run_whose_name_is_no_file_name_is_refused() -> None:
     config["normalizations"] = {"n" * 60: {"function": "none"}}
     block["normalizations"] = ["n" * 60]
     with pytest.raises(
-        reading.StudyError, match=r"^grid: run .* has 2\d\d letters in its id; valid: at most 200, by shorter"
+        reading.StudyError, match=r"^grid: run .* has 2\d\d characters in its id; valid: at most 200, with shorter"
     ):
         table.load(config)
 
@@ -704,7 +710,7 @@ def test_an_impossible_loss_for_an_architecture_is_refused(tmp_path: Path, monke
     with pytest.raises(reading.StudyError) as error:
         table.load(config)
     assert str(error.value) == (
-        "grid.0: loss cross_entropy (cross_entropy) is impossible for architecture mlp (my_lab.nets:Net); valid: mse"
+        "grid.0: loss cross_entropy (cross_entropy) is not valid for architecture mlp (my_lab.nets:Net); valid: mse"
     )
     config["architectures"]["mlp"]["model"]["widht"] = 4
     with pytest.raises(

@@ -212,7 +212,7 @@ def test_a_damaged_checkpoint_is_named_and_the_run_starts_afresh(tmp_path: Path,
     assert nursery.run(parts, spec) == 0
     (line,) = (line for line in nursery.log.read_text().removeprefix(before).splitlines() if str(path) in line)
     assert f"{path}: {damage} checkpoint" in line
-    assert line.endswith("not used, starting afresh")
+    assert line.endswith("not used, starting from scratch")
     assert contents(trace(parts)) == contents(trace(tmp_path / "whole"))
 
 
@@ -268,7 +268,7 @@ def test_a_full_disk_ends_no_run_that_can_go_on_and_loses_nothing(
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if "not saved" in line] == [  # once, and not at every step
         f"small  {path}: state not saved (No space left on device); "
-        "training goes on, and what was saved before is there"
+        "training continues, and the previous checkpoint remains"
     ]
     assert any("seed 0: finished" in line for line in lines)
     assert path.read_bytes() == before
@@ -276,7 +276,7 @@ def test_a_full_disk_ends_no_run_that_can_go_on_and_loses_nothing(
 
     with pytest.raises(checkpoint.CheckpointError) as stopped:  # nothing could go on after this one
         asked_to_stop(disk, spec, 3, monkeypatch)
-    assert str(stopped.value) == f"{path}: state not saved (No space left on device), though asked to stop"
+    assert str(stopped.value) == f"{path}: state not saved (No space left on device) after a request to stop"
     assert path.read_bytes() == before
 
     filler.unlink()

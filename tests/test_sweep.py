@@ -176,7 +176,7 @@ def test_an_interrupted_run_resumes_and_ends_bit_for_bit_as_if_never_interrupted
         os.kill(trainer, number)
         output, _ = sweep.communicate(timeout=60)
         assert sweep.returncode != 0, output
-        assert "asked to stop: state saved in" in log.read_text()
+        assert "stopped on request: state saved in" in log.read_text()
         assert not trace.exists()
         fresh.snakemake(target)
         assert "resuming at seed" in log.read_text()

@@ -67,12 +67,12 @@ def test_what_is_written_is_the_format_and_comes_back(tmp_path: Path) -> None:
         (shard_of([1, 2])[:1000], "not a token shard"),
         (shard_of([1, 2], magic=20240801), "not a token shard (its header does not begin with 20240520)"),
         (shard_of([1, 2], version=2), "a token shard of version 2; valid: 1"),
-        (shard_of([1, 2], count=3), "1028 bytes where its header says 1030"),
-        (shard_of([1, 2], count=1), "1028 bytes where its header says 1026"),
+        (shard_of([1, 2], count=3), "1028 bytes, but its header says 1030"),
+        (shard_of([1, 2], count=1), "1028 bytes, but its header says 1026"),
         (shard_of([1, 2], count=-1), "its header says -1 tokens; valid: 1 or more"),
         (shard_of([]), "its header says 0 tokens"),
-        (shard_of([1, 2])[:-1], "1027 bytes where its header says 1028"),
-        (shard_of([1, 2]) + b"\0", "1029 bytes where its header says 1028"),
+        (shard_of([1, 2])[:-1], "1027 bytes, but its header says 1028"),
+        (shard_of([1, 2]) + b"\0", "1029 bytes, but its header says 1028"),
     ],
 )
 def test_what_is_no_whole_shard_is_refused_by_name(tmp_path: Path, content: bytes, words: str) -> None:
@@ -471,15 +471,15 @@ def test_without_a_network_the_missing_file_is_named(hub: Hub, tmp_path: Path) -
     ("sent", "words"),
     [
         (b"<html>sorry</html>", "not a token shard"),
-        (shard_of(range(30))[:-2], "1082 bytes where its header says 1084"),
-        (shard_of(range(30)) + b"\0\0", "1086 bytes where its header says 1084"),
+        (shard_of(range(30))[:-2], "1082 bytes, but its header says 1084"),
+        (shard_of(range(30)) + b"\0\0", "1086 bytes, but its header says 1084"),
     ],
 )
 def test_what_is_sent_but_is_no_shard_is_not_kept(hub: Hub, tmp_path: Path, sent: bytes, words: str) -> None:
     good, hub.files[VALID] = hub.files[VALID], sent
     message = refusal(fineweb10b, tmp_path, shards=1)
     path = tmp_path / "fineweb10B" / VALID
-    assert message.startswith(f"{path}: what {hub.address}/{VALID} sends is no such file")
+    assert message.startswith(f"{path}: {hub.address}/{VALID} sent an unexpected file")
     assert words in message
     assert list(path.parent.iterdir()) == []
     hub.files[VALID] = good
@@ -496,7 +496,7 @@ def test_a_file_that_has_changed_since_is_refused_until_it_is_accepted(hub: Hub,
     path = tmp_path / "fineweb10B" / FIRST
     path.write_bytes(shard_of(range(5, 35)))
     message = refusal(fineweb10b, tmp_path, shards=2)
-    assert message.startswith(f"{path}: not what it was at its first use")
+    assert message.startswith(f"{path}: changed since its first use")
     fineweb10b(tmp_path / "elsewhere", shards=2)  # where it was first used as it is there
     path.unlink()
     fineweb10b(tmp_path, shards=2)  # fetched again, as it was

@@ -356,7 +356,7 @@ def test_a_checkpoint_that_must_not_be_used_is_told_and_left(
         checkpoint.save(path, "another's", {"done": [], "current": {"step": 11}})
     assert contents(run(tmp_path / "parts", spec)) == expected
     assert re.search(
-        f"{re.escape(str(path))}: {damage} checkpoint .*: not used, starting afresh", capsys.readouterr().out
+        f"{re.escape(str(path))}: {damage} checkpoint .*: not used, starting from scratch", capsys.readouterr().out
     )
 
 
@@ -386,7 +386,7 @@ DAMAGES: dict[str, tuple[Any, str]] = {
     "no loss": (lambda s: s["current"].pop("loss"), "KeyError"),
     "no random state": (lambda s: s["current"].pop("random"), "KeyError"),
     "a short random state": (lambda s: truncated(s, "current", "random", 0, "cpu"), "RNG state"),
-    "random states of two processes": (lambda s: s["current"]["random"].append({}), "2 processes in place of 1"),
+    "random states of two processes": (lambda s: s["current"]["random"].append({}), "2 processes instead of 1"),
     "a step beyond the run": (lambda s: s["current"].update(step=13), "step 13 of 12"),
     "a step of another kind": (lambda s: s["current"].update(step="5"), "step 5"),
     "losses of other steps": (lambda s: s["current"]["losses"].append(0.1), "losses"),
@@ -431,7 +431,7 @@ def test_a_state_of_the_right_name_and_another_form_is_told_and_the_run_starts_a
     (line,) = (line for line in capsys.readouterr().out.splitlines() if str(path) in line)
     assert line.startswith(f"small  {path}: not a state of this run (")
     assert reason in line
-    assert line.endswith("): not used, starting afresh")
+    assert line.endswith("): not used, starting from scratch")
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -520,7 +520,7 @@ def test_a_folder_in_place_of_the_checkpoint_is_set_aside_and_never_deleted(
     with at_batch(6, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch), pytest.raises(SystemExit) as end:
         run(tmp_path / "parts", spec)  # can save
     assert end.value.code == stopping.COME_BACK
-    assert f"small  {path}: not a checkpoint (not a file): not used, starting afresh" in capsys.readouterr().out
+    assert f"small  {path}: not a checkpoint (not a file): not used, starting from scratch" in capsys.readouterr().out
     assert path.is_file()
     assert contents(run(tmp_path / "parts", spec)) == expected  # and go on from there
     assert "resuming at seed 1, step 6" in capsys.readouterr().out
@@ -570,10 +570,10 @@ def test_a_save_that_fails_is_told_once_and_training_goes_on(
         job.save(parts, {"step": 1}, stop=False)
         job.save(parts, {"step": 2}, stop=False)
         expected = f"{tmp_path}/state.pt: state not saved ({os.strerror(number)})"
-        assert lines == [f"{expected}; training goes on, and what was saved before is there"]
+        assert lines == [f"{expected}; training continues, and the previous checkpoint remains"]
         with pytest.raises(checkpoint.CheckpointError) as caught:
             job.save(parts, {"step": 3}, stop=True)
-        assert str(caught.value) == f"{expected}, though asked to stop"
+        assert str(caught.value) == f"{expected} after a request to stop"
     job.save(parts, {"step": 4}, stop=False)
     saved = checkpoint.load(tmp_path / "state.pt", "mine")
     assert saved is not None

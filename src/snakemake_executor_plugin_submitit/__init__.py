@@ -1,9 +1,10 @@
-"""Snakemake executor plugin: jobs go to SLURM, or to processes of this machine, through submitit.
+"""Snakemake executor plugin that submits jobs to SLURM, or runs them as processes on this machine, through submitit.
 
-Snakemake looks here for ExecutorSettings, common_settings and Executor (its executor plugin interface). The way of a
-job: `takeover` knows whether an earlier Snakemake submitted it, `resources` says what it asks for, `submit` groups it
-with others, `ledger` writes that down, `slurm` calls sbatch, `runner` runs it on the node and writes its outcome,
-`watch` reads this, `roster` reports it, and `progress` says meanwhile what waits and why.
+Snakemake's executor plugin interface looks up ExecutorSettings, common_settings, and Executor here. A job passes
+through these modules: `takeover` checks whether an earlier Snakemake submitted it, `resources` maps its resources to
+options of sbatch, `submit` groups it with other jobs, `ledger` records the submission, `slurm` calls sbatch, `runner`
+runs the job on the node and writes its outcome, `watch` reads the outcome, and `roster` reports it to Snakemake.
+Meanwhile, `progress` logs how many jobs wait, and why.
 """
 
 import shlex
@@ -35,25 +36,25 @@ common_settings = CommonSettings(
     non_local_exec=True,
     implies_no_shared_fs=False,
     job_deploy_sources=False,
-    pass_envvar_declarations_to_cmd=False,  # SLURM passes the environment on; a script on disk should hold no secrets
+    pass_envvar_declarations_to_cmd=False,  # SLURM passes the environment on; scripts on disk must hold no secrets
     auto_deploy_default_storage_provider=False,
     pass_group_args=True,
-    init_seconds_before_status_checks=0,  # a look reads files; SLURM is asked later
+    init_seconds_before_status_checks=0,  # the first checks only read files
 )
 
 
 class Executor(RemoteExecutor):  # type: ignore[misc]
-    """What Snakemake calls, and the parts that do it."""
+    """Implements Snakemake's executor interface by delegating to the other modules."""
 
     def __post_init__(self) -> None:
-        # RemoteExecutor's thread already looks for jobs, and finds none
+        # RemoteExecutor's polling thread is already running, but has no jobs yet
         self.settings: ExecutorSettings = self.workflow.executor_settings or ExecutorSettings()
         settings.check(self.settings)
         settings.check_paths(self.settings, self.workflow)
         declared = set(self.workflow.resource_settings.resources)
         for job in self.dag.needrun_jobs():
             if not job.is_local:
-                snakemake_jobs.allocation(job, declared)  # what is wrong is said before anything is submitted
+                snakemake_jobs.allocation(job, declared)  # raises an error before anything is submitted
         try:
             self.ledger = Ledger(Path(self.settings.folder or ""), self.logger.warning)
         except LedgerError as error:
@@ -73,7 +74,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         self.run_jobs([job])
 
     def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
-        """Submit jobs that are ready, but for those that an earlier Snakemake has submitted."""
+        """Submit jobs that are ready, except those that an earlier Snakemake submitted."""
         fresh = []
         for job in jobs:
             self.run_job_pre(job)
@@ -85,27 +86,27 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
         """Report the jobs that have ended; yield the others."""
         members: list[Member] = [info.aux["member"] for info in active_jobs if info.aux]
-        if members:  # else the parts may not be there yet
+        if members:  # otherwise __post_init__ may not have finished
             await self._watch.look(members)
         for member in members:
             if member in self._roster.under_way:
                 yield member.info
 
     def handle_job_success(self, job: JobExecutorInterface) -> None:
-        """Snakemake has its own record of the job by now: nobody needs to take it over any more."""
+        """Close a job that succeeded. Snakemake has recorded it, so no later Snakemake has to take it over."""
         self._roster.by_job.pop(job).close("success")
 
     def handle_job_error(self, job: JobExecutorInterface) -> None:
-        """Snakemake has heard of the failure."""
-        if member := self._roster.by_job.pop(job, None):  # none: it was not submitted at all
+        """Close a job that failed."""
+        if member := self._roster.by_job.pop(job, None):  # None: it was never submitted
             member.close("failure")
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
-        """All that were submitted, also those that are just being looked at."""
+        """Cancel all submitted jobs, including those that are being checked right now."""
         self._roster.cancel()
 
     def shutdown(self) -> None:
-        """Snakemake ends: remove what need not be kept, and let another one use the folder."""
+        """Remove files that need not be kept, and release the folder for another Snakemake."""
         super().shutdown()
         self._clean()
         self.ledger.release()
@@ -120,9 +121,9 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         return str(self._submitter.scripts[job])
 
     def get_job_args(self, job: JobExecutorInterface) -> str:
-        """Snakemake's arguments, with the cores of the allocation, and files to wait for in a list that outlives us."""
+        """Snakemake's arguments for a job: its cores, and its input files in a list that outlives Snakemake."""
         arguments = str(RealExecutor.get_job_args(self, job, cores=job.threads))
-        # Snakemake quotes with repr, which for a shell is code where wildcards have an apostrophe and a dollar
+        # Snakemake quotes with repr. A shell would run wildcards with both an apostrophe and a dollar sign as code.
         target = encode_target_jobs_cli_args(job.get_target_spec())
         arguments = arguments.replace(format_cli_arg("--target-jobs", target), f"--target-jobs {shlex.join(target)}", 1)
         if SharedFSUsage.INPUT_OUTPUT not in self.workflow.storage_settings.shared_fs_usage:
@@ -132,6 +133,6 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         return f"{arguments} --wait-for-files-file {shlex.quote(str(files.absolute()))}"
 
     def additional_general_args(self) -> str:
-        """Further arguments of the Snakemake within a job."""
-        # --retries 0, which Snakemake passes, leaves a rule's own `retries:` in force: it would count twice
+        """Extra arguments for the Snakemake process inside a job."""
+        # Snakemake passes --retries 0, which does not disable a rule's own `retries:`, so these would count twice
         return "--preemptible-retries 0 --preemptible-rules"

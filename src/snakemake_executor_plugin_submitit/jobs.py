@@ -1,4 +1,4 @@
-"""What the plugin needs to know of a job of Snakemake's."""
+"""What the plugin reads from Snakemake's jobs."""
 
 import hashlib
 import json
@@ -13,23 +13,23 @@ from snakemake_interface_common.exceptions import ApiError
 from snakemake_executor_plugin_submitit import resources
 from snakemake_executor_plugin_submitit.ledger import Entry
 
-TAIL = 20  # lines of a log that a failure shows
+TAIL = 20  # lines of the log in a failure report
 
 
 def parts(job: Any) -> list[Any]:
-    """The single jobs of a job or group."""
+    """The individual jobs of a job or group."""
     return list(job.jobs) if job.is_group() else [job]
 
 
 def entry(job: Any) -> Entry:
-    """What the ledger says of a job."""
+    """A job's entry in the ledger."""
     return Entry(key(job), job.name, wildcards(job), [str(file) for file in job.output])
 
 
 def allocation(job: Any, declared: Collection[str]) -> resources.Allocation | None:
-    """What a job asks for; None where that depends on files that are not there yet.
+    """The allocation that a job requests; None while it depends on files that do not exist yet.
 
-    declared: names of resources that the user knows. ApiError for what cannot be meant.
+    declared: names of the workflow's own resources. Raises ApiError for invalid resources.
     """
     try:
         return resources.allocation(job.name, job.threads, dict(job.resources.items()), declared)
@@ -40,21 +40,21 @@ def allocation(job: Any, declared: Collection[str]) -> resources.Allocation | No
 
 
 def give_up(job: Any) -> None:
-    """Not again, whatever --retries says: Snakemake runs a job again that has attempts left."""
+    """Use up a job's attempts, so that --retries does not run it again."""
     job.attempt = max(job.attempt, job.restart_times + 1)
 
 
 def wildcards(job: Any) -> str:
-    """Wildcards with their values, `sample=a, unit=1`; of a group's jobs one after the other."""
+    """Wildcards with their values, such as `sample=a, unit=1`. For a group, those of its jobs, separated by `;`."""
     texts = (", ".join(f"{key}={value}" for key, value in part.wildcards_dict.items()) for part in parts(job))
     return "; ".join(text for text in texts if text)
 
 
 def key(job: Any) -> str:
-    """A digest of what the job would do: code, params, and the inputs as they are now.
+    """A digest of a job's work: its code, its params, and its inputs as they are now.
 
-    Two jobs with equal keys are the same work, so that one may take over the other's result. It errs toward different
-    keys: a job with another key is submitted again.
+    Jobs with equal keys do the same work, so one may take over the other's result. In doubt, keys differ, and the job
+    is submitted again.
     """
     described = [
         [
@@ -76,12 +76,12 @@ def _stamp(path: str) -> list[Any]:
     try:
         status = os.stat(path)
     except OSError:
-        return [path]  # in storage elsewhere
+        return [path]  # in remote storage
     return [path, status.st_mtime_ns, status.st_size]
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether repr tells all of a value, and nothing of where it lies in memory."""
+    """Whether repr describes a value completely, without its address in memory."""
     if isinstance(value, list | tuple | set | frozenset):
         return all(_is_plain(item) for item in value)
     if isinstance(value, dict):
@@ -90,7 +90,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """A repr that is the same in every process: that of a set is not."""
+    """A repr that is the same in every process. The built-in repr of a set is not."""
     if isinstance(value, set | frozenset):
         return f"{type(value).__name__}({sorted(map(_text, value))})"
     if isinstance(value, list | tuple):
@@ -101,14 +101,14 @@ def _text(value: Any) -> str:
 
 
 def _script(part: Any, text: str) -> list[Any]:
-    with suppress(AttributeError, IndexError, KeyError):  # as Snakemake does, or no such thing is meant
+    with suppress(AttributeError, IndexError, KeyError):  # as Snakemake formats it; on failure, the braces are literal
         text = text.format(wildcards=part.wildcards, params=part.params)
     path = Path(part.rule.basedir.join(text).get_path_or_uri(secret_free=True)) if part.rule.basedir else Path(text)
     return [text, hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None]
 
 
 def log_tail(job: Any, log: Path) -> tuple[Path, list[str]]:
-    """(log, its last lines): of the rule's own log where it has one with text, else of the given one."""
+    """(log, its last lines), for the rule's own log if it has text, else for the given log."""
     own = [Path(str(file)) for part in parts(job) for file in part.log]
     for path in [*own, log]:
         lines = last_lines(path)
@@ -118,7 +118,7 @@ def log_tail(job: Any, log: Path) -> tuple[Path, list[str]]:
 
 
 def last_lines(path: Path, count: int = TAIL) -> list[str]:
-    """The end of a text that may be of any bytes; nothing where it cannot be read."""
+    """The last lines of a file, which may hold any bytes; empty if it cannot be read."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - 20_000))

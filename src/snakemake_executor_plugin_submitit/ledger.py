@@ -1,20 +1,20 @@
-"""What was submitted, on disk: written before each submission, so that a new Snakemake finds what a killed one left.
+"""The record of submissions on disk, written before sbatch is called so that no job is lost if Snakemake is killed.
 
 <folder>/
-    lock            held by the Snakemake that submits from here
-    map.tsv         every job: when, what happened, its id, rule, wildcards and log
+    lock            held by the Snakemake that uses the folder
+    map.tsv         a line for each event of a job: time, event, id, rule, wildcards, log
     <submission>/   one call of sbatch
         submission.json   its jobs; written before the call
-        submitted.pkl     what submitit runs on the node: the same for every task of an array
+        submitted.pkl     what submitit runs on the node, the same for every task of an array
         id                the id that SLURM gave; written after the call
         <n>.sh            the command of job n
         <n>.log           its standard output and error
         <n>.json          its outcome, written by the job itself
-        starts            a line for each time that an allocation began to run
+        starts            a line for each start of an allocation
         closed            a line for each job whose end Snakemake knows
 
-The folder may hold files of others, and its own files may have been damaged. Only what the ledger named and made is
-read, changed or removed; links are not followed, except for the folder itself.
+The folder may hold foreign files, and the ledger's own files may be damaged. The ledger reads, changes, and removes
+only files that it created. It follows no links, except for the folder itself.
 """
 
 import fcntl
@@ -32,13 +32,13 @@ from pathlib import Path
 from typing import Any
 
 MAP = ("time", "event", "id", "rule", "wildcards", "log")
-FOLDER = re.compile(r"[0-9]{8}-[0-9]{6}-([0-9a-f]{8})")  # of a submission, with its token
-HOLDER = re.compile(r"(process( \d+( on( \S+)?)?)?)?\s*")  # the text of a lock, maybe while it is written
-START = r"(\d+) (\w+) \S+ \d+"  # a line of starts
+FOLDER = re.compile(r"[0-9]{8}-[0-9]{6}-([0-9a-f]{8})")  # name of a submission's folder; the group is its token
+HOLDER = re.compile(r"(process( \d+( on( \S+)?)?)?)?\s*")  # the text of a lock, possibly incomplete
+START = r"(\d+) (\w+) \S+ \d+"  # a line of the file `starts`
 OUTCOMES = ("success", "failure", "come back")
-#: Events after which nobody has to look after a job any more.
+#: Events after which a job is no longer watched.
 CLOSED = (*OUTCOMES, "back to the queue", "cancelled", "gone", "lost")
-#: What a submission's folder holds: our files, then submitit's, and unfinished copies of both.
+#: Files in a submission's folder: the ledger's, submitit's, and unfinished copies of both.
 OWN_FILES = re.compile(
     r"(submission\.json|submitted\.pkl|id|starts|closed|\d+\.(sh|log|json|files)"
     r"|\w+_submission\.sh|\w+_submitted\.pkl|\w+_result\.pkl(\.save_tmp)?|\w+_log\.(out|err)"
@@ -48,15 +48,15 @@ OWN_FILES = re.compile(
 
 
 class LedgerError(ValueError):
-    """A folder or a file of it cannot be used; the message is one line and names it."""
+    """A folder, or a file in it, cannot be used. The message is one line that names it."""
 
 
 def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)  # nor wait for the other end of a pipe
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)  # nor block on a pipe
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file so that a reader sees all of it or nothing, also after a power loss."""
+    """Write a file so that a reader sees all of it or nothing, even after a power loss."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.unlink(missing_ok=True)
@@ -70,7 +70,7 @@ def write(path: Path, text: str) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines of a text that may be of any bytes; none where there is no file. LedgerError where it is no file."""
+    """Lines of a file, which may hold any bytes; empty if there is none. Raises LedgerError if it cannot be read."""
     try:
         with open(path, errors="surrogateescape", newline="\n", opener=_no_link) as file:
             return [line.removesuffix("\n") for line in file]
@@ -86,7 +86,7 @@ def _append(path: Path, line: str) -> None:
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether it is a folder and no link to one."""
+    """Whether the path is a folder and not a link to one."""
     try:
         return stat.S_ISDIR(path.lstat().st_mode)
     except OSError:
@@ -95,58 +95,58 @@ def _is_folder(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Entry:
-    """One job of Snakemake's."""
+    """A Snakemake job."""
 
-    key: str  # of what it would do: its code, params and inputs
+    key: str  # digest of its code, params, and inputs
     rule: str
     wildcards: str  # "sample=a, unit=1"
     outputs: list[str]
-    rounds: int = 0  # that it has had before, in other submissions
+    rounds: int = 0  # starts in earlier submissions
 
 
 @dataclass
 class Submission:
-    """One call of sbatch: an array of allocations, each of which runs one job, or several where jobs are packed."""
+    """One call of sbatch: an array of allocations, each of which runs one job or a pack of jobs."""
 
     folder: Path
-    name: str  # of the SLURM job: no other submission has it
+    name: str  # of the SLURM job, unique to this submission
     backend: str
     entries: list[Entry]
-    allocations: list[list[int]]  # numbers of the jobs that each allocation runs
+    allocations: list[list[int]]  # numbers of the jobs in each allocation
     parallel: bool  # jobs of an allocation run side by side
-    gpus: int  # of an allocation
+    gpus: int  # per allocation
     requeue: bool
     requeue_limit: int
-    ids: list[str] = field(default_factory=list)  # of the allocations
-    warn: Callable[[str], None] = field(default=print, compare=False, repr=False)  # of a damaged file, by its name
+    ids: list[str] = field(default_factory=list)  # one per allocation
+    warn: Callable[[str], None] = field(default=print, compare=False, repr=False)  # logs damaged files
 
     def script(self, number: int) -> Path:
         """The command of a job."""
         return self.folder / f"{number}.sh"
 
     def log(self, number: int) -> Path:
-        """What a job prints."""
+        """The output of a job."""
         return self.folder / f"{number}.log"
 
     @property
     def pickle(self) -> Path:
-        """What submitit runs on the node."""
+        """The file that submitit runs on the node."""
         return self.folder / "submitted.pkl"
 
     def save(self) -> None:
-        """Write down what was submitted, or is about to be; not its id."""
+        """Write submission.json, which holds everything but the id."""
         content = {name: getattr(self, name) for name in SAVED}
         content["entries"] = [asdict(entry) for entry in self.entries]
         write(self.folder / "submission.json", json.dumps(content, indent=1))
 
     def note_id(self, base: str) -> None:
-        """Keep the id that the submission got: an array's, whose tasks are base_0, base_1, ..., or one per process."""
+        """Save the submission's id: that of its job or array (tasks base_0, base_1, ...), or one per local process."""
         self.take_id(base)
-        with suppress(OSError):  # a full disk; a new Snakemake would ask SLURM for the job's name
+        with suppress(OSError):  # disk full: a new Snakemake finds the job by its name
             write(self.folder / "id", base)
 
     def take_id(self, base: str) -> None:
-        """The ids of the allocations, from the id that the submission got."""
+        """Set the ids of the allocations from the submission's id."""
         self.ids = base.split()
         if self.backend == "slurm" and len(self.allocations) > 1:
             self.ids = [f"{base}_{task}" for task in range(len(self.allocations))]
@@ -158,17 +158,17 @@ class Submission:
     # ---------------------------------------------------------------------------------- what the node writes
 
     def start(self, allocation: int, job_id: str) -> int:
-        """Note that an allocation begins to run; how often it has, this time included."""
+        """Record that an allocation starts. Returns how often it has started, including this time."""
         _append(self.folder / "starts", f"{allocation} {job_id} {socket.gethostname()} {time.time():.0f}")
         return self.starts(allocation)
 
     def starts(self, allocation: int) -> int:
-        """How often an allocation began to run."""
+        """How often an allocation has started."""
         return sum(match[1] == str(allocation) for match in self._matches("starts", START))
 
     @property
     def started_ids(self) -> list[str]:
-        """Ids of the allocations that began to run, one for each time."""
+        """Ids of the allocations that have started, once per start."""
         return [match[2] for match in self._matches("starts", START)]
 
     def finish(self, number: int, **outcome: Any) -> None:
@@ -176,7 +176,7 @@ class Submission:
         write(self.folder / f"{number}.json", json.dumps(outcome))
 
     def outcome(self, number: int) -> dict[str, Any] | None:
-        """What the job wrote about its end; None before, and, with a warning, where that cannot be read."""
+        """A job's outcome; None if there is none yet, or, with a warning, if it cannot be read."""
         path = self.folder / f"{number}.json"
         if not os.path.lexists(path):
             return None
@@ -190,7 +190,7 @@ class Submission:
         return outcome
 
     def finished_at(self, number: int) -> float | None:
-        """When the job's outcome was written."""
+        """When the job's outcome was written, in Unix time; None if there is no readable outcome."""
         if self.outcome(number) is None:
             return None
         try:
@@ -199,30 +199,30 @@ class Submission:
             return None
 
     def outcomes(self) -> set[int]:
-        """Numbers of the jobs that wrote an outcome, maybe a damaged one.
+        """Numbers of the jobs that wrote an outcome, including damaged ones.
 
-        Listing also refreshes what a network file system remembers.
+        Listing the folder also refreshes the cache of a network file system.
         """
         try:
             names = os.listdir(self.folder)
-        except OSError:  # somebody cleaned up too early
+        except OSError:  # the folder was removed
             return set()
         return {int(name[:-5]) for name in names if re.fullmatch(r"\d+\.json", name, re.ASCII)}
 
     # ---------------------------------------------------------------------------------- what Snakemake knows
 
     def close(self, number: int, event: str) -> None:
-        """Note that Snakemake knows of a job's end; `event` is one of CLOSED."""
-        with suppress(OSError):  # a full disk; a new Snakemake would look at the outcome
+        """Record that Snakemake knows of a job's end. `event` is one of CLOSED."""
+        with suppress(OSError):  # disk full: a new Snakemake reads the outcome
             _append(self.folder / "closed", f"{number} {event}")
 
     def closed(self) -> dict[int, str]:
-        """Event per job whose end Snakemake knows."""
+        """Job number -> event, for the jobs whose end Snakemake knows."""
         pairs = self._matches("closed", rf"(\d+) ({'|'.join(CLOSED)})")
         return {int(match[1]): match[2] for match in pairs if int(match[1]) < len(self.entries)}
 
     def _matches(self, name: str, pattern: str) -> list[re.Match[str]]:
-        """Lines of one of the files to which every line is appended; a warning where others are among them."""
+        """Lines of an append-only file that match a pattern. Warns of other lines."""
         path = self.folder / name
         try:
             lines = _lines(path)
@@ -239,7 +239,7 @@ SAVED = tuple(each.name for each in fields(Submission) if each.name not in ("fol
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """LedgerError where the file does not hold an object."""
+    """The JSON object in a file. Raises LedgerError if the file does not hold one."""
     try:
         with open(path, "rb", opener=_no_link) as file:
             content = json.loads(file.read())
@@ -263,7 +263,7 @@ def _is_outcome(content: dict[str, Any]) -> bool:
 
 
 def is_number(word: str) -> bool:
-    """Whether it can be the id of a job or a process: for another, squeue refuses all that it is asked with it."""
+    """Whether a word can be the id of a job or a process. With one impossible id, squeue refuses the whole query."""
     return re.fullmatch("[0-9]{1,10}", word) is not None and 0 < int(word) < 2**31
 
 
@@ -272,7 +272,7 @@ def _is_count(value: object) -> bool:
 
 
 def read(folder: Path, warn: Callable[[str], None] = print) -> Submission:
-    """The submission that was saved in a folder. LedgerError where that cannot be understood."""
+    """The submission that was saved in a folder. Raises LedgerError if it is damaged."""
     path = folder / "submission.json"
     content = _json(path)
     try:
@@ -296,7 +296,7 @@ def read(folder: Path, warn: Callable[[str], None] = print) -> Submission:
 
 
 def _is_sound(made: Submission) -> bool:
-    """Whether every field is of its kind, and each job is in one allocation."""
+    """Whether every field has its type, and each job is in exactly one allocation."""
     texts = [made.name, made.backend]
     for entry in made.entries:
         if not (isinstance(entry.outputs, list) and _is_count(entry.rounds)):
@@ -315,7 +315,7 @@ def _is_sound(made: Submission) -> bool:
 
 
 def _id(submission: Submission) -> str:
-    """What SLURM, or this machine, called a submission; "" where that was not noted, or is damaged."""
+    """The saved id of a submission; "" if it was not saved or is damaged."""
     path = submission.folder / "id"
     try:
         lines = _lines(path)
@@ -338,7 +338,7 @@ def _id(submission: Submission) -> str:
 
 
 class Ledger:
-    """All submissions in a folder. LedgerError where it is not writable, or in use by another Snakemake."""
+    """All submissions in a folder. Raises LedgerError if it is not writable, or in use by another Snakemake."""
 
     def __init__(self, folder: Path, warn: Callable[[str], None] = print):
         self.folder, self._said, self._warn = folder.absolute(), set[str](), warn
@@ -349,7 +349,7 @@ class Ledger:
             raise LedgerError(f"{folder}: {cannot.format(error.strerror)}") from error
         path = folder / "lock"
         try:
-            self._lock = open(path, "a+", errors="replace", opener=_no_link)  # noqa: SIM115 - held until the process ends
+            self._lock = open(path, "a+", errors="replace", opener=_no_link)  # noqa: SIM115 - stays open
         except OSError as error:
             if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
                 raise LedgerError(
@@ -372,7 +372,7 @@ class Ledger:
         except BlockingIOError:
             taken = True
         except OSError:
-            pass  # a file system without locks: as safe as Snakemake's own --nolock
+            pass  # a file system without locks: no less safe than Snakemake's --nolock
         self._lock.seek(0)
         holder = self._lock.read(1000)
         if not HOLDER.fullmatch(holder):
@@ -390,7 +390,7 @@ class Ledger:
         return LedgerError(f"{path}: not a lock file of this plugin; remove it, or use another --submitit-folder")
 
     def warn(self, text: str) -> None:
-        """Each text once: what is damaged is met at every look."""
+        """Log each warning once, although every check meets a damaged file again."""
         if text not in self._said:
             self._said.add(text)
             self._warn(text)
@@ -400,20 +400,20 @@ class Ledger:
         self._lock.close()
 
     def new(self, name: str, **content: Any) -> Submission:
-        """A submission, of which nothing is on disk yet."""
+        """A new submission, which is not on disk yet."""
         token = secrets.token_hex(4)
         folder = self.folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{token}"
         return Submission(folder=folder, name=f"{name}-{token}", warn=self.warn, **content)
 
     def submissions(self) -> Iterator[Submission]:
-        """Those that were saved, oldest first. What is damaged is named in a warning and left alone."""
+        """All saved submissions, oldest first. Damaged ones are skipped with a warning."""
         try:
             folders = sorted(path for path in self.folder.iterdir() if FOLDER.fullmatch(path.name))
-        except OSError:  # somebody removed it
+        except OSError:  # the folder was removed
             folders = []
         for folder in folders:
             if not _is_folder(folder) or not os.path.lexists(folder / "submission.json"):
-                continue  # another's, or Snakemake was killed before it could save it
+                continue  # a foreign folder, or Snakemake was killed before it could save
             try:
                 submission = read(folder, self.warn)
                 if not submission.name.endswith(f"-{folder.name[-8:]}"):
@@ -424,12 +424,12 @@ class Ledger:
                 yield submission
 
     def tell(self, event: str, submission: Submission, number: int) -> None:
-        """A line of the map."""
+        """Append an event of a job to the map."""
         entry = submission.entries[number]
         job_id = submission.id_of(number) if submission.ids else ""
         log = str(submission.log(number).relative_to(self.folder))
         row = [time.strftime("%Y-%m-%d %H:%M:%S"), event, job_id, entry.rule, entry.wildcards, log]
-        with suppress(OSError):  # a full disk must stop no job
+        with suppress(OSError):  # a full disk must not stop a job
             path = self.folder / "map.tsv"
             if not os.path.lexists(path):
                 _append(path, "\t".join(MAP))
@@ -437,7 +437,7 @@ class Ledger:
                 _append(path, "\t".join(re.sub(r"\s", " ", value) for value in row))
 
     def _has_map(self) -> bool:
-        """Whether there is a map, and it is ours; where it is not, that is said."""
+        """Whether the map exists and belongs to the plugin. Warns of a foreign file."""
         path = self.folder / "map.tsv"
         try:
             with open(path, errors="surrogateescape", newline="\n", opener=_no_link) as file:
@@ -446,14 +446,14 @@ class Ledger:
         except FileNotFoundError:
             return False
         except OSError:
-            pass  # a folder, a link
+            pass  # a folder or a link
         self.warn(f"{path}: not a map of this plugin; job events are not recorded there")
         return False
 
     def clean(self, days: float, keep_successful: bool) -> None:
-        """Remove what is over: successful jobs' folders unless they are to be kept, the others' by age.
+        """Remove the folders of closed submissions: successful ones unless they are to be kept, all after `days` days.
 
-        Of a folder, only the files that the plugin and submitit made go; where others are among them, it stays.
+        Only files that the plugin and submitit made are removed. A folder with other files stays.
         """
         now = time.time()
         for submission in self.submissions():
@@ -461,25 +461,25 @@ class Ledger:
             if len(events) < len(submission.entries):
                 continue
             successful = set(events.values()) == {"success"}
-            with suppress(OSError):  # somebody removed it
+            with suppress(OSError):  # the folder was removed
                 age = now - submission.folder.stat().st_mtime
-                # a job still has a few words to write after its outcome
+                # a job still writes to its log after its outcome
                 if age > days * 86400 or (successful and not keep_successful and age > 30):
                     _remove(submission.folder)
         lines = _lines(self.folder / "map.tsv") if self._has_map() else []
         kept = [line for line in lines[1:] if not self._is_gone(line)]
         if len(kept) < len(lines) - 1:
-            with suppress(OSError):  # a full disk: next time
+            with suppress(OSError):  # disk full: done next time
                 write(self.folder / "map.tsv", "\n".join([lines[0], *kept, ""]))
 
     def _is_gone(self, row: str) -> bool:
-        """Whether a row of the map is of a submission whose folder was removed."""
+        """Whether a row of the map belongs to a submission whose folder was removed."""
         folder, _, log = row.rpartition("\t")[2].partition("/")
         return bool(FOLDER.fullmatch(folder) and log) and not (self.folder / folder).is_dir()
 
 
 def _hint(folder: Path) -> str:
-    """The id of a submission that cannot be read, for whoever looks after its jobs now."""
+    """The id of a damaged submission, which the user needs to find its jobs."""
     with suppress(LedgerError):
         lines = _lines(folder / "id")
         if lines and re.fullmatch(r"[\w ]{1,50}", lines[0], re.ASCII):
@@ -488,10 +488,10 @@ def _hint(folder: Path) -> str:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a submission's folder, as far as it is ours: submission.json last, so that the rest is found again."""
+    """Remove the plugin's files of a submission, submission.json last, so that an interrupted removal is resumed."""
     names = [name for name in os.listdir(folder) if OWN_FILES.fullmatch(name)]
     for name in sorted(names, key="submission.json".__eq__):
         path = folder / name
         if not _is_folder(path):
-            path.unlink(missing_ok=True)  # of a link, the link
+            path.unlink(missing_ok=True)  # of a link, only the link itself
     folder.rmdir()

@@ -1,4 +1,4 @@
-"""Processes of this machine: the local backend's jobs."""
+"""Processes on this machine that run the jobs of the local backend."""
 
 import contextlib
 from collections.abc import Iterable
@@ -6,20 +6,20 @@ from pathlib import Path
 
 import psutil
 
-GRACE = 30.0  # seconds between SIGTERM and SIGKILL, as SLURM's KillWait
+GRACE = 30.0  # seconds between SIGTERM and SIGKILL, like SLURM's KillWait
 
 
 def runs(pid: int, folder: Path) -> bool:
-    """Whether the process that runs a submission's job is alive; its number may be another's by now."""
+    """Whether a process is alive and runs a job of a submission. A later process may have reused its pid."""
     try:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and str(folder) in " ".join(process.cmdline())
-    except (psutil.Error, OverflowError):  # no process has a number so large
+    except (psutil.Error, OverflowError):  # the pid is too large
         return False
 
 
 def is_named(name: str, folder: Path) -> bool:
-    """Whether a command of this name works on a submission."""
+    """Whether a command with this name is running on a submission's folder."""
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if str(folder) in " ".join(words) and any(Path(word).name == name for word in words):
@@ -28,16 +28,16 @@ def is_named(name: str, folder: Path) -> bool:
 
 
 def end(pids: Iterable[int]) -> None:
-    """SIGTERM to jobs, time to save their state, then SIGKILL to what is left of them."""
+    """Send SIGTERM to jobs, wait up to GRACE seconds for them to save, then send SIGKILL to what is left."""
     trees = []
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
             trees += [process, *process.children(recursive=True)]
-            for each in (process, *process.children()):  # a shell, and submitit's process within, which passes it on
+            for each in (process, *process.children()):  # the shell, and submitit's process in it, which passes it on
                 each.terminate()
     left = psutil.wait_procs(trees, timeout=GRACE)[1]
-    for process in trees:  # from the top: a shell that outlives its command goes on with the next one
+    for process in trees:  # parents first: a shell that outlives its command starts the next one
         if process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -1,4 +1,4 @@
-"""Jobs of Snakemake's as members of submissions: which of them wait or run, and how they are ended."""
+"""Snakemake's jobs as members of submissions: which of them are active, and how they are cancelled."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,32 +10,32 @@ from snakemake_executor_plugin_submitit.ledger import Entry, Submission
 
 @dataclass(eq=False)
 class Member:
-    """One job of Snakemake's in one submission, until its end was reported."""
+    """A Snakemake job in a submission, until its end is reported."""
 
     submission: Submission
     number: int
     info: Any = None  # Snakemake's SubmittedJobInfo, unless another Snakemake submitted it
-    over: tuple[str, float] | None = None  # the state in which it has ended, "" if SLURM lost it, and since when
-    failed: float | None = None  # when its outcome was seen to be a failure
+    over: tuple[str, float] | None = None  # (state in which it ended, or "" if SLURM lost it; since when)
+    failed: float | None = None  # when its outcome was first read as a failure
 
     @property
     def entry(self) -> Entry:
-        """What the ledger says of the job."""
+        """The job's entry in the ledger."""
         return self.submission.entries[self.number]
 
     @property
     def id(self) -> str:
-        """The id of the allocation that runs the job; others may share it."""
+        """The id of the allocation that runs the job. Packed jobs share it."""
         return self.submission.id_of(self.number)
 
     @property
     def on_slurm(self) -> bool:
-        """Whether SLURM runs the job, and not this machine."""
+        """Whether the job runs on SLURM and not on this machine."""
         return self.submission.backend == "slurm"
 
     @property
     def starts(self) -> int:
-        """How often the job's allocation began to run."""
+        """How often the job's allocation has started."""
         jobs = next(i for i, jobs in enumerate(self.submission.allocations) if self.number in jobs)
         return self.submission.starts(jobs)
 
@@ -45,12 +45,12 @@ class Member:
 
 
 def runs(member: Member) -> bool:
-    """Whether the process of a job of this machine is alive."""
+    """Whether the process of a local job is alive."""
     return member.id.isdigit() and local.runs(int(member.id), member.submission.folder)
 
 
 def active(members: Iterable[Member]) -> set[Member]:
-    """Those that wait in the queue or run. SlurmError where SLURM does not say."""
+    """The members that are queued or running. Raises SlurmError if SLURM does not answer."""
     known = [member for member in members if member.submission.ids]
     found = {member for member in known if not member.on_slurm and runs(member)}
     if queued := [member for member in known if member.on_slurm]:
@@ -60,13 +60,13 @@ def active(members: Iterable[Member]) -> set[Member]:
 
 
 def cancel(members: Iterable[Member], warn: Callable[[str], None]) -> None:
-    """End jobs, with all that share their allocations. A warning where SLURM does not cancel them."""
+    """Cancel jobs, with all that share their allocations. Warns if SLURM does not cancel them."""
     members = list(members)
     queued = [member for member in members if member.on_slurm]
     nameless = {member.submission.name for member in queued if not member.submission.ids}
     try:
         slurm.cancel(sorted({member.id for member in queued if member.submission.ids}))
-        for name in nameless:  # sbatch was called, and nobody heard its answer
+        for name in nameless:  # sbatch was called, but its answer was lost
             slurm.cancel_by_name(name)
     except slurm.SlurmError as error:
         warn(f"could not cancel all jobs: {error}")

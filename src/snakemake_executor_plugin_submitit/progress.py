@@ -1,4 +1,4 @@
-"""What is said of jobs while they wait and run: how many, once a minute, and what keeps some from starting."""
+"""Log lines about jobs that wait or run: their number, once a minute, and what keeps jobs from starting."""
 
 import re
 import time
@@ -9,17 +9,17 @@ from snakemake_executor_plugin_submitit import slurm
 from snakemake_executor_plugin_submitit.members import Member
 
 SAY_EVERY = 60.0  # seconds
-SHOWN = 3  # jobs that a line names
+SHOWN = 3  # maximum jobs named in a line
 
-#: Why jobs wait in every queue; SLURM lets them go by itself. BeginTime is the pause after a requeue.
+#: Ordinary reasons for waiting, which pass by themselves. BeginTime is the pause after a requeue.
 ORDINARY = {
     "", "None", "Resources", "Priority", "JobArrayTaskLimit", "BeginTime", "Dependency", "Licenses", "Prolog",
 }  # fmt: skip
 
-#: What runs, or is about to; with all that is over, the opposite of waiting.
+#: States of jobs that run or are about to run.
 RUNS = {"RUNNING", "COMPLETING", "CONFIGURING", "SIGNALING", "STAGE_OUT", "POWER_UP_NODE"}
 
-#: Pattern of a state and reason -> what helps; the first that fits.
+#: (pattern of a state and reason, advice). The first match applies.
 ADVICE = (
     (r"JobHeldAdmin|RESV_DEL_HOLD", "held by an administrator or a reservation; ask the site"),
     (r"JobHeldUser|_HOLD|SPECIAL_EXIT|\bheld\b", "held; run `scontrol release {ids}` to release"),
@@ -44,7 +44,7 @@ ADVICE = (
 
 
 def waits(state: slurm.State | None) -> bool:
-    """Whether a job in this state waits; None: nobody knows."""
+    """Whether a job in this state waits. False if the state is unknown (None)."""
     return state is not None and not state.ended and state.name not in RUNS
 
 
@@ -53,24 +53,24 @@ def _is_stuck(state: slurm.State) -> bool:
 
 
 def named(members: Iterable[Member]) -> str:
-    """The first few of some members , by rule and wildcards."""
+    """The rules and wildcards of the first few members."""
     entries = [member.entry for member in members]
     texts = [f"rule {entry.rule}{', ' if entry.wildcards else ''}{entry.wildcards}" for entry in entries[:SHOWN]]
     return "; ".join(texts) + (f"; and {len(entries) - SHOWN} more" if len(entries) > SHOWN else "")
 
 
 class Progress:
-    """Counts of jobs and the states that SLURM gave last; `tell` and `warn` take a line each."""
+    """Counts ended jobs, and keeps SLURM's last states. `tell` and `warn` log one line."""
 
     def __init__(self, tell: Callable[[str], None], warn: Callable[[str], None]):
         self.tell, self.warn = tell, warn
         self.done = self.failed = 0
         self.states: dict[Member, slurm.State] = {}
-        self._stuck: dict[Member, tuple[str, str]] = {}  # what was said of a member
+        self._stuck: dict[Member, tuple[str, str]] = {}  # state and reason of the last warning
         self._said = time.monotonic()
 
     def see(self, states: Mapping[Member, slurm.State]) -> None:
-        """SLURM's answer, for the members that have not ended. What keeps jobs from starting is said once each."""
+        """Store SLURM's states of the members that have not ended. Warns once per job and reason not to start."""
         self.states = dict(states)
         fresh: dict[tuple[str, str], list[Member]] = {}
         for member, state in states.items():
@@ -88,25 +88,25 @@ class Progress:
             self.warn(f"{count} not start: {ids} ({named(members)}): {why}: {helps}")
 
     def ended(self, member: Member, well: bool) -> None:
-        """Count a job that is over."""
+        """Count a job that has ended."""
         self.done += well
         self.failed += not well
         self.forget(member)
 
     def forget(self, member: Member) -> None:
-        """The job is over, or goes on as another member."""
+        """Drop the state of a job that has ended or continues as another member."""
         self.states.pop(member, None)
         self._stuck.pop(member, None)
 
     def minute(self, members: Iterable[Member]) -> None:
-        """A line a minute, as long as there are members."""
+        """Log the line of these members, at most once a minute."""
         now = time.monotonic()
         if now - self._said >= SAY_EVERY:
             self._said = now
             self.tell(self.line(members))
 
     def line(self, members: Iterable[Member]) -> str:
-        """How many of these wait, and why, and run; how many are over."""
+        """How many of these members wait, why they wait, how many run, and how many jobs have ended so far."""
         reasons: Counter[str] = Counter()
         running = unknown = 0
         for member in members:

@@ -1,4 +1,4 @@
-"""The report of a failed job: what it was, how it ended and where, why as far as known, and the end of its log."""
+"""The report of a failed job: rule, state, exit code, node, cause if known, and the end of the log."""
 
 import re
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 from snakemake_executor_plugin_submitit import jobs, slurm
 from snakemake_executor_plugin_submitit.members import Member
 
-#: slurmd's and the kernel's words for a job that used more memory than it asked for.
+#: Messages of slurmd and the kernel about a job that used more memory than it requested.
 MEMORY = re.compile(r"oom[-_ ]?kill|out of memory|exceeded (job |step )?memory limit|exceeded memory", re.IGNORECASE)
 
 
 def failure(member: Member, state: slurm.State | None, outcome: dict[str, Any], note: str = "") -> str:
-    """Lines about a member that failed; `state` is what SLURM says of it, if it said anything."""
+    """The report of a member that failed. `state` is SLURM's state of it, or None if SLURM does not know it."""
     entry, submission = member.entry, member.submission
     task_log = next(iter(submission.folder.glob(f"{member.id}_0_log.out")), None)
     words = "\n".join(jobs.last_lines(task_log)) if task_log else ""

@@ -1,16 +1,16 @@
-"""What a job's resources ask of SLURM: Snakemake's names and values become the options of one sbatch.
+"""Map the resources of a Snakemake job to the options of one sbatch.
 
     runtime          minutes                       slurm_partition  --partition
     mem_mb           memory of a node              slurm_account    --account
-    mem_mb_per_cpu   memory per CPU; before mem_mb qos, constraint, reservation, exclude: as in sbatch
-    cpus_per_task    CPUs; before threads          nodes            default 1
-    gpu, gpu_model   GPUs in all, and which        requeue          0: never back to the queue; default 1
+    mem_mb_per_cpu   per CPU; overrides mem_mb     qos, constraint, reservation, exclude: as in sbatch
+    cpus_per_task    CPUs; overrides threads       nodes            default 1
+    gpu, gpu_model   total number, and model       requeue          0: the job is never requeued; default 1
     gres             other generic resources       pack             jobs that share an allocation; default 1
     slurm_extra      further long options          pack_mode        serial (default) or parallel
 
-What nobody asked for is not passed, so the cluster's own defaults hold. Names and meanings are those of the plain
-SLURM plugin of Snakemake where it has them. Any other resource is the workflow's own, unless its name looks like a
-slip.
+Resources that a job does not request are not passed, so the cluster's defaults apply. Names and meanings are those of
+Snakemake's SLURM plugin where it has them. Any other resource belongs to the workflow, unless its name looks like a
+misspelling.
 """
 
 import difflib
@@ -22,22 +22,22 @@ from typing import Any
 
 
 class ResourceError(ValueError):
-    """A job asks for what cannot be; the message is one line."""
+    """A job's resources are invalid; the message is one line."""
 
 
 class Pending(Exception):
-    """A resource depends on files that are not there yet."""
+    """A resource depends on files that do not exist yet."""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """What one sbatch asks for; None is the cluster's own default. Jobs with equal ones may share an array."""
+    """What one sbatch requests; None is the cluster's default. Jobs with equal allocations may share an array."""
 
-    cpus: int  # of each node
+    cpus: int  # per node
     minutes: int | None = None
-    mem_mb: int | None = None  # of each node
+    mem_mb: int | None = None  # per node
     mem_mb_per_cpu: int | None = None
-    gpus: int = 0  # of all nodes together
+    gpus: int = 0  # in total, over all nodes
     gpu_model: str | None = None
     gres: str | None = None
     partition: str | None = None
@@ -47,20 +47,20 @@ class Allocation:
     reservation: str | None = None
     exclude: str | None = None
     nodes: int = 1
-    extra: tuple[tuple[str, str | bool], ...] = ()  # long options without their dashes, sorted; True: without a value
+    extra: tuple[tuple[str, str | bool], ...] = ()  # long options without dashes, sorted; True: no value
     requeue: bool = True
     pack: int = 1  # jobs that may share an allocation
-    pack_parallel: bool = False  # they run side by side
+    pack_parallel: bool = False  # packed jobs run side by side
 
 
 # ------------------------------------------------------------------------------------------------- values
 
-#: What Snakemake gives for a value that it cannot know yet, as text.
+#: Snakemake's text for a value that is not known yet.
 TBD = "<TBD>"
 
 
 def _whole(value: object) -> int | None:
-    """A number without sign or fraction, maybe as text; None: it is not one."""
+    """A non-negative whole number, which may be given as text; None if the value is not one."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
@@ -71,24 +71,24 @@ def _positive(value: object) -> int | None:
 
 
 def _switch(value: object) -> bool | None:
-    # more than 1: Snakemake adds up the resources of a group's jobs
+    # may exceed 1, because Snakemake adds up the resources of a group's jobs
     number = _whole(value)
     return bool(number) if number is not None else {"true": True, "false": False}.get(str(value).lower())
 
 
 def _matching(pattern: str) -> Callable[[object], str | None]:
     def read(value: object) -> str | None:
-        # Snakemake makes a number of a name that has only digits
+        # Snakemake converts a name that has only digits to a number
         text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
         return text if isinstance(text, str) and re.fullmatch(pattern, text) else None
 
     return read
 
 
-# sbatch takes a backslash for an escape even inside quotes, and drops it
+# sbatch treats a backslash as an escape even inside quotes, and drops it
 _WORD = (_matching(r"(?!-)[^\s'\"`\\\x00-\x1f\x7f]+"), "one word without quotes, spaces or backslashes")
 
-#: Resource -> (how its value is read; None: not valid), what is valid.
+#: Resource -> (function that reads its value, or returns None if it is invalid; description of valid values).
 KNOWN: dict[str, tuple[Callable[[object], Any], str]] = {
     "runtime": (_positive, "minutes, a whole number from 1"),
     "mem_mb": (_positive, "MB, a whole number from 1"),
@@ -115,12 +115,12 @@ KNOWN: dict[str, tuple[Callable[[object], Any], str]] = {
 
 # ------------------------------------------------------------------------------------------------- names
 
-#: Names that Snakemake itself adds or knows.
+#: Resources that Snakemake itself adds or knows.
 SNAKEMAKE = {"mem", "mem_mib", "disk", "disk_mb", "disk_mib", "tmpdir", "gpu_manufacturer"}
 
 _ONE_TASK = "a job is one task; use threads or cpus_per_task, and nodes"
 _ONE_CLUSTER = "run Snakemake with the SLURM_CONF of that cluster"
-#: Resource of the plain SLURM plugin that is not here -> (the value that changes nothing, what to do instead).
+#: Resource of Snakemake's SLURM plugin that this plugin lacks -> (value without effect, what to use instead).
 UNSUPPORTED = {
     "tasks": ("1", _ONE_TASK),
     "tasks_per_node": ("1", _ONE_TASK),
@@ -132,7 +132,7 @@ UNSUPPORTED = {
     "slurm_cluster": ("", _ONE_CLUSTER),
 }
 
-#: Names that are meant for another, but too unlike it to be found by their letters.
+#: Common wrong name -> the resource that is meant. Their spellings differ too much for difflib.
 MEANT = {
     "account": "slurm_account",
     "cores": "cpus_per_task",
@@ -146,11 +146,11 @@ MEANT = {
     "time_min": "runtime",
     "walltime": "runtime",
 }
-ALIKE = 0.82  # finds mem_gb for mem_mb, and lets modes (nodes) and gpu_mem_mb (mem_mb) pass
+ALIKE = 0.82  # similarity: takes mem_gb for mem_mb, but not modes for nodes, nor gpu_mem_mb for mem_mb
 
 
 def _check_name(rule: str, name: str, value: object, declared: Collection[str]) -> None:
-    """ResourceError for a name that would be ignored, though it was meant for SLURM."""
+    """Raise ResourceError for a name that seems to be meant for SLURM but would be ignored."""
     if name in UNSUPPORTED:
         harmless, instead = UNSUPPORTED[name]
         if str(value) != harmless:
@@ -171,7 +171,7 @@ def _check_name(rule: str, name: str, value: object, declared: Collection[str]) 
 _OURS = "the plugin sets it"
 _ENVIRONMENT = "jobs inherit the environment of Snakemake; set variables there"
 _CPUS = "use cpus_per_task or threads"
-#: Long option of sbatch that slurm_extra must not have -> what to do instead.
+#: Long option of sbatch that slurm_extra must not contain -> what to use instead.
 REFUSED = {
     "account": "use slurm_account",
     "array": "use --submitit-array-size",
@@ -183,7 +183,7 @@ REFUSED = {
     "cpus-per-task": _CPUS,
     "error": _OURS,
     "exclude": "use exclude",
-    # NONE takes PATH and the variables of a workflow's `envvars:` away, and a list of names all the others
+    # NONE removes PATH and the variables of a workflow's `envvars:`; a list of names removes all other variables
     "export": _ENVIRONMENT,
     "export-file": _ENVIRONMENT,
     "gpus": "use gpu",
@@ -229,7 +229,7 @@ SHORT = {
 
 
 def _extra(rule: str, text: str) -> tuple[tuple[str, str | bool], ...]:
-    """Long options, split as a shell does; a value follows "=" or a space."""
+    """Parse long options. The text is split as in a shell, and a value follows "=" or a space."""
 
     def refuse(what: str) -> ResourceError:
         return ResourceError(f"rule {rule}: slurm_extra={text!r}: {what}")
@@ -248,7 +248,7 @@ def _extra(rule: str, text: str) -> tuple[tuple[str, str | bool], ...]:
             if short:
                 raise refuse(f"{word[:2]} (--{short}) is not allowed here: {REFUSED[short]}")
             raise refuse(f"{word!r} is not a long option; write the long form, such as --mail-type=END")
-        # sbatch takes an option's beginning for the option
+        # sbatch accepts an unambiguous prefix of an option
         if full := next((name for name in sorted(REFUSED) if name.startswith(option) and option), None):
             raise refuse(f"--{option} {f'(--{full}) ' if full != option else ''}is not allowed here: {REFUSED[full]}")
         if not re.fullmatch(r"[a-zA-Z][\w-]*", option):
@@ -269,14 +269,14 @@ def _extra(rule: str, text: str) -> tuple[tuple[str, str | bool], ...]:
 
 
 def allocation(rule: str, threads: int, resources: Mapping[str, object], declared: Collection[str] = ()) -> Allocation:
-    """What a job asks for.
+    """The allocation that a job requests.
 
-    `declared` are names that the user knows as resources of the workflow's own (--resources). A resource that is None
-    is not given. `mem_mb_per_cpu` goes before `mem_mb`, as in the plain SLURM plugin: a rule cannot take away the
-    mem_mb that Snakemake adds to every rule where anybody uses --default-resources.
+    `declared` are the names of the workflow's own resources (--resources). A resource that is None counts as not
+    given. `mem_mb_per_cpu` overrides `mem_mb`, as in Snakemake's SLURM plugin, because a rule cannot remove the mem_mb
+    that Snakemake adds to every rule once --default-resources is used.
 
-    Raises ResourceError, with one line, for a name, a value or a pair that cannot be meant; Pending where all that is
-    known yet is right, but a value that matters is not known yet.
+    Raises ResourceError, with one line, for an invalid name, value, or combination. Raises Pending if all known values
+    are valid but a required one is not known yet.
     """
     values, pending = _read(rule, resources, declared)
     extra = _extra(rule, values["slurm_extra"]) if "slurm_extra" in values else ()
@@ -312,7 +312,7 @@ def allocation(rule: str, threads: int, resources: Mapping[str, object], declare
 
 
 def _read(rule: str, resources: Mapping[str, object], declared: Collection[str]) -> tuple[dict[str, Any], bool]:
-    """(the values that are given and known, whether one that is given is not known yet)."""
+    """(values of the plugin's resources that are known, whether a value is not known yet)."""
     values: dict[str, Any] = {}
     pending = False
     for name, value in resources.items():
@@ -332,7 +332,7 @@ def _read(rule: str, resources: Mapping[str, object], declared: Collection[str])
 
 
 def _check_pairs(rule: str, threads: int, values: Mapping[str, Any]) -> None:
-    """ResourceError for two values that contradict each other."""
+    """Raise ResourceError for two values that contradict each other."""
 
     def contradict(one: str, other: str, advice: str) -> ResourceError:
         return ResourceError(f"rule {rule}: {one} and {other} contradict each other; {advice}")
@@ -350,8 +350,11 @@ def _check_pairs(rule: str, threads: int, values: Mapping[str, Any]) -> None:
 
 
 def packed(allocation: Allocation, jobs: int) -> Allocation:
-    """What an allocation asks for that runs so many of these jobs: more time one after another, more of all else side
-    by side (memory per CPU grows with the CPUs)."""
+    """The allocation for a pack of `jobs` jobs.
+
+    A serial pack needs more time. A parallel pack needs more CPUs, GPUs, and memory (memory per CPU grows with the
+    CPUs).
+    """
     if allocation.pack_parallel:
         memory = allocation.mem_mb and allocation.mem_mb * jobs
         return replace(allocation, cpus=allocation.cpus * jobs, mem_mb=memory, gpus=allocation.gpus * jobs)
@@ -361,17 +364,17 @@ def packed(allocation: Allocation, jobs: int) -> Allocation:
 def parameters(allocation: Allocation, name: str, signal_delay_s: int, array_parallelism: int) -> dict[str, Any]:
     """Keyword arguments for submitit.SlurmExecutor.update_parameters.
 
-    The batch shell, which execs the job, gets SIGUSR2 `signal_delay_s` before the limit, but not before half of a known
-    limit has passed. None keeps submitit from what it would set unasked: 5 minutes, and the wckey "submitit", which a
-    site that tracks wckeys refuses. A submission whose time is None needs a `DelayedSubmission.set_timeout` of its own,
-    since submitit computes with it when the signal comes.
+    The batch shell, which execs the job, gets SIGUSR2 `signal_delay_s` seconds before the limit, but not before half of
+    a known limit has passed. The explicit None replaces submitit's defaults: 5 minutes, and the wckey "submitit", which
+    sites that track wckeys reject. A submission whose time is None must call `DelayedSubmission.set_timeout`, because
+    submitit computes with the timeout when the signal arrives.
     """
     delay = signal_delay_s if allocation.minutes is None else min(signal_delay_s, 30 * allocation.minutes)
     further: dict[str, str | bool] = dict(allocation.extra)
     further["signal"] = f"B:USR2@{delay}"
     further["requeue" if allocation.requeue else "no-requeue"] = True
     if allocation.gpus:
-        # not --gpus-per-task or --ntasks-per-gpu: they would bring tasks that nobody asked for
+        # --gpus-per-task and --ntasks-per-gpu would add tasks
         further["gpus"] = f"{allocation.gpu_model}:{allocation.gpus}" if allocation.gpu_model else str(allocation.gpus)
     if allocation.reservation:
         further["reservation"] = allocation.reservation

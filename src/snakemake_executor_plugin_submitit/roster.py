@@ -1,4 +1,4 @@
-"""The jobs under way: from their submission until Snakemake, the map and the counts have heard how they ended."""
+"""The jobs under way, from submission until their end is reported to Snakemake, the map, and the counts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,19 +14,18 @@ from snakemake_executor_plugin_submitit.progress import Progress, named
 
 
 class Roster:
-    """Members under way, and the member of each job of Snakemake's.
+    """Members under way, and the member of each Snakemake job.
 
-    Snakemake hears of changes through `executor`. `soon` is called at each of them: the next question to SLURM is then
-    due soon.
+    `executor` reports changes to Snakemake. `soon` is called after each change, so that SLURM is queried soon.
     """
 
     def __init__(self, executor: RemoteExecutor, ledger: Ledger, progress: Progress, soon: Callable[[], None]):
         self.executor, self.ledger, self.progress, self._soon = executor, ledger, progress, soon
-        self.under_way: set[Member] = set()  # those whose end was not reported yet
+        self.under_way: set[Member] = set()  # members whose end was not reported yet
         self.by_job: dict[JobExecutorInterface, Member] = {}
 
     def watch(self, member: Member) -> None:
-        """From now on the job's end is looked for."""
+        """Start to watch a submitted job."""
         member.info.external_jobid = member.id
         member.info.aux = {"member": member}
         self.under_way.add(member)
@@ -42,19 +41,19 @@ class Roster:
         self.executor.report_job_success(member.info)
 
     def fail(self, member: Member, state: slurm.State | None, outcome: dict[str, Any], note: str = "") -> None:
-        """Report a failure, with what SLURM and the job itself say of it."""
+        """Report a failure, with SLURM's state and the job's own outcome."""
         text = report.failure(member, state, outcome, note)
         if state is not None and state.name == "CANCELLED":
-            jobs.give_up(member.info.job)  # somebody wanted it to end
+            jobs.give_up(member.info.job)  # cancelled on purpose: no retries
         self.fail_with(member, text)
 
     def fail_with(self, member: Member, text: str) -> None:
-        """Report a failure in these words."""
+        """Report a failure with the given text."""
         self._note_failure(member)
         self.executor.report_job_error(member.info, msg=f"{text}\n")
 
     def fail_together(self, members: list[Member], error: Exception) -> None:
-        """Report jobs of one sbatch that did not succeed, in one report."""
+        """Report the jobs of an sbatch that failed, in one report."""
         for member in members:
             self._note_failure(member)
             if isinstance(error, slurm.RefusedError):
@@ -64,7 +63,7 @@ class Roster:
         self.report_together(infos, f"could not be submitted: {error}{others}")
 
     def report_together(self, infos: list[SubmittedJobInfo], text: str) -> None:
-        """Snakemake's report for the first of some jobs; of the others it hears only that they failed."""
+        """Report several failures as one: only the first job's report has the text."""
         self.executor.report_job_error(infos[0], msg=f"{text}\n")
         for info in infos[1:]:
             self.executor.workflow.scheduler.error_callback(info.job)
@@ -76,14 +75,14 @@ class Roster:
         self._soon()
 
     def back_to_the_queue(self, member: Member) -> None:
-        """The job's submission is over, and another will take its place."""
+        """Close a job's current submission, because the job is submitted again."""
         self.under_way.discard(member)
         self.progress.forget(member)
         member.close("back to the queue")
         self.ledger.tell("back to the queue", member.submission, member.number)
 
     def cancel(self) -> None:
-        """End all that were submitted, also those that are just being looked at."""
+        """Cancel all submitted jobs, including those that are being checked right now."""
         under_way = self.under_way.copy()
         cancel(under_way, self.executor.logger.warning)
         for member in under_way:

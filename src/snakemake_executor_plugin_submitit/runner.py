@@ -1,6 +1,6 @@
-"""What runs on the node: the jobs of one allocation, with signals passed on and outcomes written.
+"""The process on the node. It runs the jobs of one allocation, passes signals on, and writes outcomes.
 
-submitit starts it, and requeues it after a stop signal. Only this module and the ledger are at work there.
+submitit starts it, and requeues it after a stop signal.
 """
 
 import contextlib
@@ -24,29 +24,31 @@ from snakemake_executor_plugin_submitit import ledger, report, slurm
 
 SHELLS = {"ash", "bash", "dash", "ksh", "sh", "zsh"}
 PR_SET_CHILD_SUBREAPER = 36  # Linux: <linux/prctl.h>
-LOOK_EVERY = 0.1  # seconds between looks at the running commands
+LOOK_EVERY = 0.1  # seconds between checks of the running commands
 
 
 class JobFailed(RuntimeError):
-    """Makes the allocation a failed one for SLURM too; the outcome files say more."""
+    """A job failed. The error makes the allocation fail in SLURM, too; the outcome files have the details."""
 
 
 class Runner:
-    """Runs the jobs of one allocation of a submission, those that have no outcome yet.
+    """Runs those jobs of one allocation that have no outcome yet.
 
-    On SIGUSR2, which SLURM sends before the time limit or at preemption, each command that catches SIGTERM gets a
-    SIGTERM, and where it then ends without success, the allocation goes back to the queue. A command that does not
-    catch SIGTERM could save nothing, so it is left to run as far as it gets; one that is still starting gets its
-    SIGTERM when it begins to catch it. On SIGTERM (scancel, or a preemption without SIGUSR2) every command gets a
-    SIGTERM; a preempted job then goes back to the queue, a cancelled one ends.
+    SLURM sends SIGUSR2 before the time limit or at a preemption. The runner then sends SIGTERM to each command that
+    has a handler for it. If such a command ends without success, the allocation returns to the queue. A command
+    without a handler cannot save anything, so it keeps running. A command that is still starting receives its SIGTERM
+    as soon as it has a handler.
+
+    On SIGTERM (scancel, or a preemption without SIGUSR2), every command receives SIGTERM. A preempted job then returns
+    to the queue, and a cancelled job ends.
     """
 
     def __init__(self, folder: Path, allocation: int | None = None):
         self.folder, self.allocation = folder, allocation
-        self.devices = os.environ.get("CUDA_VISIBLE_DEVICES")  # where it was made: submitit empties it for local jobs
+        self.devices = os.environ.get("CUDA_VISIBLE_DEVICES")  # saved, since submitit empties it for local jobs
 
     def checkpoint(self) -> DelayedSubmission:
-        """submitit's protocol: what to run after the requeue."""
+        """What submitit runs after a requeue (a method of submitit's protocol)."""
         return DelayedSubmission(self)
 
     def __call__(self) -> None:
@@ -61,7 +63,7 @@ class Runner:
 
 
 class Allocation:
-    """One allocation at work."""
+    """Runs the jobs of one allocation."""
 
     def __init__(self, submission: ledger.Submission, number: int):
         self.submission, self.jobs = submission, submission.allocations[number]
@@ -70,13 +72,13 @@ class Allocation:
         self.signals: list[int] = []
         self.running: dict[int, subprocess.Popen[bytes]] = {}
         self.asked: set[int] = set()  # jobs whose commands were told to save and stop
-        self.deaf: set[int] = set()  # jobs of whose commands none could be told so far
-        self.stopped: list[int] = []  # jobs that ended early for it
+        self.deaf: set[int] = set()  # jobs without a command that has a SIGTERM handler so far
+        self.stopped: list[int] = []  # jobs that ended early because of a signal
         self.failed: list[int] = []
 
     def run(self) -> None:
-        """Run the jobs. JobFailed where one did not succeed; SystemExit after a requeue."""
-        requeue = signal.getsignal(signal.SIGUSR2)  # submitit's
+        """Run the jobs. Raises JobFailed if a job did not succeed, and SystemExit after a requeue."""
+        requeue = signal.getsignal(signal.SIGUSR2)  # submitit's handler
         if self.submission.backend != "debug":
             _adopt_orphans()
             signal.signal(signal.SIGUSR2, self._note)
@@ -101,10 +103,10 @@ class Allocation:
                         del self.running[job]
                         self._ended(job, command.returncode)
         finally:
-            for command in self.running.values():  # only after an error of our own
+            for command in self.running.values():  # only after an internal error
                 command.kill()
         while self.signals and psutil.wait_procs(psutil.Process().children(recursive=True), timeout=1)[1]:
-            pass  # SIGTERM to all of a job ends the shells in between at once; what they ran may still be saving
+            pass  # SIGTERM to a whole job ends its shells at once, but their commands may still be saving
         left = [*self.stopped, *waiting]
         if left and self._is_preempted():
             self._come_back(left, requeue)
@@ -132,7 +134,7 @@ class Allocation:
             )
 
     def _ask_to_save(self) -> None:
-        """SIGTERM to commands that catch it; again at each look, since a command may still be starting."""
+        """Send SIGTERM to commands with a handler. Repeated at each check, since a command may still be starting."""
         for job in self.running.keys() - self.asked:
             snakemakes, commands = below(self.running[job].pid)
             if catching := [process for process in commands if catches_sigterm(process)]:
@@ -149,7 +151,7 @@ class Allocation:
     def _terminate(self, job: int, snakemakes: list[psutil.Process], commands: list[psutil.Process]) -> None:
         print(f"job {job}: sending SIGTERM to {len(commands)} of its commands", flush=True)
         for process in [*snakemakes, *commands]:
-            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
                 process.terminate()
 
     def _ended(self, job: int, status: int) -> None:
@@ -164,12 +166,12 @@ class Allocation:
     def _finish(self, job: int, **outcome: Any) -> None:
         try:
             self.submission.finish(job, **outcome, **self.about)
-        except OSError as error:  # a full disk, say: the jobs beside it go on, and SLURM's state says the rest
+        except OSError as error:  # such as a full disk: other jobs continue, and SLURM's state replaces the outcome
             print(f"job {job}: cannot write its outcome, {outcome}: {error}", flush=True)
             self.failed.append(job)
 
     def _is_preempted(self) -> bool:
-        """SLURM requeues a preempted job that it had to kill, but not one that ends in time."""
+        """Whether SLURM is preempting the job. SLURM requeues a preempted job only if it has to kill it."""
         try:
             return self.submission.backend == "slurm" and slurm.is_preempted(self.about["id"])
         except slurm.SlurmError as error:
@@ -177,7 +179,7 @@ class Allocation:
             return False
 
     def _come_back(self, left: list[int], requeue: Any) -> None:
-        """Back to the queue; where that cannot be, leave word for Snakemake, or fail."""
+        """Requeue the allocation. If that fails, write outcomes: Snakemake then resubmits the jobs, or they fail."""
         rounds = self.round + max(self.submission.entries[job].rounds for job in left)
         outcome = {"outcome": "come back", "rounds": rounds}
         if not self.submission.requeue:
@@ -195,13 +197,13 @@ class Allocation:
 
 
 def _adopt_orphans() -> None:
-    """Become the parent of processes whose parent dies, so that they can be waited for."""
-    with contextlib.suppress(OSError, AttributeError):  # not Linux: then they are not waited for
+    """Become the parent of orphaned descendants, so that the runner can wait for them."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux: the runner does not wait for orphans
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def job_id() -> str:
-    """The id of the allocation in which this process runs, as submitit knows it."""
+    """The id of the allocation in which this process runs, as submitit reports it."""
     try:
         return JobEnvironment().job_id
     except RuntimeError:  # submitit's debug executor sets no environment
@@ -209,7 +211,7 @@ def job_id() -> str:
 
 
 def below(pid: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
-    """(Snakemake's processes, the commands of their rules) that a script started; shells around them do not count."""
+    """(Snakemake's processes, the commands of their rules) that a script started, without the shells around them."""
     try:
         snakemakes = _without_shells([psutil.Process(pid)])
         return snakemakes, _without_shells([child for process in snakemakes for child in process.children()])
@@ -218,7 +220,7 @@ def below(pid: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
 
 
 def _without_shells(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """For each shell that does not catch SIGTERM itself, what it started."""
+    """Replace each shell without a SIGTERM handler by the processes that it started."""
     found = []
     for process in processes:
         if process.name() in SHELLS and not catches_sigterm(process):
@@ -229,7 +231,7 @@ def _without_shells(processes: Iterable[psutil.Process]) -> list[psutil.Process]
 
 
 def catches_sigterm(process: psutil.Process) -> bool:
-    """Whether a process has a handler for SIGTERM, so that it can save its state."""
+    """Whether a process has a SIGTERM handler and can therefore save its state."""
     try:
         status = Path(f"/proc/{process.pid}/status").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""The plugin's settings: flags of Snakemake, their valid values, and what SLURM decides where they leave it open."""
+"""Settings of the executor: command-line flags, their valid values, and defaults from SLURM's configuration."""
 
 import os
 import shutil
@@ -18,9 +18,9 @@ STATUS_COMMANDS = ("auto", *slurm.STATUS)
 
 @dataclass
 class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]
-    """Settings of the executor; Snakemake makes a flag --submitit-NAME of each."""
+    """Settings of the executor. Snakemake turns each field into a flag --submitit-NAME."""
 
-    # Optional[...] and not `... | None`: the latter breaks every Snakemake command
+    # Optional[...], because `... | None` breaks every Snakemake command
     backend: Optional[str] = field(  # noqa: UP045
         default="slurm",
         metadata={
@@ -30,22 +30,23 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]
     )
     folder: Optional[str] = field(  # noqa: UP045
         default=".snakemake/submitit",
-        metadata={"help": "Folder for submissions, logs and outcomes. It must be visible to all nodes."},
+        metadata={"help": "Folder for submissions, logs, and outcomes. Must be visible to all nodes."},
     )
     array_size: Optional[int] = field(  # noqa: UP045
         default=None,
-        metadata={"help": "Maximum jobs per array. Default: the cluster's MaxArraySize. 1: no arrays."},
+        metadata={"help": "Maximum jobs per array (default: the cluster's MaxArraySize). 1 turns arrays off."},
     )
     array_parallelism: Optional[int] = field(  # noqa: UP045
         default=None,
-        metadata={"help": "Maximum jobs of one array that run at the same time. Default: as many as --jobs allows."},
+        metadata={"help": "Maximum jobs of one array that run at once (default: as many as --jobs allows)."},
     )
     requeue_limit: Optional[int] = field(  # noqa: UP045
         default=100,
-        metadata={"help": "Maximum requeues per job, after time limits, preemptions and node failures."},
+        metadata={"help": "Maximum requeues per job, after time limits, preemptions, and node failures."},
     )
     signal_delay: Optional[int] = field(  # noqa: UP045
-        default=90, metadata={"help": "Seconds before its time limit at which a job is told to save its state."}
+        default=90,
+        metadata={"help": "Seconds before the time limit at which a job is told to save its state."},
     )
     status_command: Optional[str] = field(  # noqa: UP045
         default="auto",
@@ -64,7 +65,7 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]
         default=120, metadata={"help": "Maximum seconds between status queries to SLURM."}
     )
     submit_retries: Optional[int] = field(  # noqa: UP045
-        default=6, metadata={"help": "Maximum retries of an sbatch that fails with an error that may be temporary."}
+        default=6, metadata={"help": "Maximum retries of an sbatch that fails with a temporary error."}
     )
     keep_days: Optional[int] = field(  # noqa: UP045
         default=10, metadata={"help": "Days to keep the logs of failed jobs."}
@@ -74,12 +75,12 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]
     )
 
 
-#: Setting -> its least value, and its greatest where it has one.
+#: Setting -> (minimum, maximum).
 RANGES: dict[str, tuple[int, float]] = {
     "array_size": (1, inf),
     "array_parallelism": (1, inf),
     "requeue_limit": (0, inf),
-    "signal_delay": (1, 65535),  # of sbatch's --signal
+    "signal_delay": (1, 65535),  # the limit of sbatch's --signal
     "status_interval": (1, inf),
     "status_interval_max": (1, inf),
     "submit_retries": (0, inf),
@@ -88,7 +89,10 @@ RANGES: dict[str, tuple[int, float]] = {
 
 
 def check(settings: ExecutorSettings) -> None:
-    """Refuse a value that is not valid, in one line; None where a default must be is the default."""
+    """Check all values, and replace None by the default where None is not valid.
+
+    Raises ApiError, with one line, for an invalid value.
+    """
 
     def refuse(name: str, valid: str) -> None:
         flag = f"--submitit-{name.replace('_', '-')}"
@@ -109,7 +113,7 @@ def check(settings: ExecutorSettings) -> None:
 
 
 def check_paths(settings: ExecutorSettings, workflow: Any) -> None:
-    """Refuse paths that are part of each job's script and would be misread there."""
+    """Check the paths that are part of job scripts. Raises ApiError for a path that would be misread there."""
     paths = [
         ("--submitit-folder", os.path.abspath(settings.folder or "")),
         ("working directory", os.getcwd()),
@@ -125,14 +129,14 @@ def check_paths(settings: ExecutorSettings, workflow: Any) -> None:
 
 @dataclass(frozen=True)
 class Site:
-    """What SLURM's own configuration decides."""
+    """Settings that depend on the cluster."""
 
     status_command: str  # sacct or squeue; "" without SLURM
-    array_size: int | None  # jobs in an array, at most; None: any number
+    array_size: int | None  # maximum jobs per array; None: no limit
 
 
 def meet_slurm(settings: ExecutorSettings, warn: Callable[[str], None]) -> Site:
-    """Look for SLURM's commands and ask for its configuration. ApiError where there is no SLURM."""
+    """Read SLURM's configuration. Raises ApiError if one of SLURM's commands is missing."""
     if missing := [name for name in ("sbatch", "squeue", "scancel", "scontrol", "srun") if not shutil.which(name)]:
         raise ApiError(f"no SLURM here ({', '.join(missing)} not found); use a login node or --submitit-backend local")
     if decided := slurm.decided_variables():

@@ -1,6 +1,8 @@
-"""What is asked of SLURM: submission, states, cancelling. Every call has a time limit and the caller's own environment
-without what an outer allocation left in it. Defaults that a user set for sbatch (SBATCH_ACCOUNT) reach it, unless the
-plugin or the workflow decides the same: for sbatch, a variable goes before a line of the script.
+"""Calls to SLURM: submit jobs, query their states, and cancel them.
+
+Every call has a time limit and runs in the caller's environment, without the variables of an outer allocation. Defaults
+that a user sets for sbatch (such as SBATCH_ACCOUNT) reach it, unless the plugin or a resource sets the same option. For
+sbatch, a variable overrides an option in the script.
 """
 
 import os
@@ -20,20 +22,20 @@ from submitit.slurm.slurm import SlurmExecutor, read_job_id
 
 Answer = TypeVar("Answer")
 
-#: Variables that an allocation sets for what runs inside it, or that change the meaning of a command of SLURM's.
+#: Variables that an allocation sets for its processes, or that change the behavior of SLURM's commands.
 OUTER = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCANCEL|SCONTROL|PMI|PMI2|PMIX)_\w+$")
-#: Where SLURM is, and who asks.
+#: Exceptions, which locate SLURM and authenticate the user.
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS")
 
-#: SBATCH_ variables that would undo what the plugin needs: an array of its own whose tasks are one process each, with
-#: Snakemake's environment, our signals, logs and requeues, and an sbatch that answers at once, in words that we read.
+#: SBATCH_ variables that the plugin must decide itself. It relies on its own arrays with one process per task, on
+#: Snakemake's environment, on its own signals, logs, and requeues, and on an immediate, parsable answer of sbatch.
 DECIDED = (
     "ARRAY_INX", "CLUSTERS", "CPUS_PER_GPU", "DEBUG", "ERROR", "EXPORT", "GET_USER_ENV", "GPUS_PER_TASK", "INPUT",
     "JOB_NAME", "NO_REQUEUE", "OPEN_MODE", "OUTPUT", "REQUEUE", "SIGNAL", "WAIT",
 )  # fmt: skip
 _MEMORY = ("MEM_PER_NODE", "MEM_PER_CPU", "MEM_PER_GPU")
 _GPUS = ("GPUS", "GPUS_PER_NODE", "GPUS_PER_SOCKET")
-#: Option of sbatch -> its SBATCH_ variables, where the name does not say it, and those of options that exclude it.
+#: Option of sbatch -> its SBATCH_ variables if the names differ, and those of mutually exclusive options.
 VARIABLES = {
     "time": ("TIMELIMIT",),
     "mem": _MEMORY,
@@ -42,23 +44,23 @@ VARIABLES = {
     "switches": ("REQ_SWITCH", "WAIT4SWITCH"),
 }
 
-#: A job in one of these states will not run again unless somebody asks for it.
+#: States of a job that does not run again by itself.
 ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
     "TIMEOUT",
 }  # fmt: skip
-#: The job did nothing wrong: it may go back to the queue.
+#: States that are not the job's fault. The job may be requeued.
 INNOCENT = {"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "REVOKED"}
 
-#: sbatch's complaints that will not pass; all others may.
+#: Permanent errors of sbatch. All others may be temporary.
 PERMANENT = re.compile(
     r"invalid|unrecognized|unknown option|not permitted|not available|permission denied|access/permission|no partition"
     r"|must specify|more processors requested|memory required|memory specification|bad constraint"
     r"|allow an argument|requires an argument|is ambiguous|can ?not be satisfied|user's group|pathname",
     re.IGNORECASE,
 )
-#: Pattern -> its name. sbatch and submitit put ids in the place of % and a letter, and sbatch drops backslashes.
-#: Snakemake quotes words with repr: both quotes, or an apostrophe beside a dollar, make code of it for a job's shell.
+#: Pattern -> its name. sbatch and submitit replace % and a letter by ids, and sbatch drops backslashes. Snakemake
+#: quotes with repr: with both kinds of quotes, or an apostrophe and a dollar sign, a job's shell would run code.
 MISREAD = {
     "%": "%",
     r"\\": "a backslash",
@@ -67,21 +69,21 @@ MISREAD = {
     "'.*[\"$`]|[\"$`].*'": 'an apostrophe beside one of " $ `',
 }
 PYTHON = shlex.quote(sys.executable)
-ANSWER_WITHIN = 60.0  # seconds for one command
-CHUNK = 500  # ids in one command
+ANSWER_WITHIN = 60.0  # seconds per command
+CHUNK = 500  # ids per command
 
 
 class SlurmError(RuntimeError):
-    """SLURM did not do what it was asked; the message is one line."""
+    """A call to SLURM failed; the message is one line."""
 
 
 class RefusedError(SlurmError):
-    """sbatch will not take such a job, however often it is tried."""
+    """sbatch rejects a job permanently, so retries are useless."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What SLURM says of a job."""
+    """A job's state in SLURM."""
 
     name: str  # PENDING, RUNNING, ...
     exit_code: str = ""  # code:signal
@@ -95,7 +97,7 @@ class State:
 
 
 def outer_variables() -> list[str]:
-    """What must not reach a job. Outside of an allocation, SBATCH_ variables are the user's own."""
+    """Variables that must not reach a job. Outside of an allocation, SBATCH_ variables are the user's own."""
     inside = "SLURM_JOB_ID" in os.environ
     return sorted(
         name
@@ -105,13 +107,13 @@ def outer_variables() -> list[str]:
 
 
 def decided_variables() -> list[str]:
-    """Defaults of the user's that the plugin cannot follow."""
+    """The user's SBATCH_ variables that the plugin ignores."""
     found = sorted(f"SBATCH_{name}" for name in DECIDED if f"SBATCH_{name}" in os.environ)
     return [] if "SLURM_JOB_ID" in os.environ else found
 
 
 def given_variables(options: Mapping[str, object]) -> list[str]:
-    """Defaults that options of sbatch replace."""
+    """The user's SBATCH_ variables that the given options replace."""
     names: set[str] = set()
     for option, value in options.items():
         names.update(VARIABLES.get(option.replace("-", "_"), (option.replace("-", "_").upper(),)))
@@ -123,7 +125,7 @@ def given_variables(options: Mapping[str, object]) -> list[str]:
 
 
 def misread(path: str) -> str:
-    """What in a path sbatch, submitit or Snakemake would not take literally, or would run; "" where nothing is."""
+    """The name of what sbatch, submitit, or Snakemake would misread or run in a path; "" if there is nothing."""
     for pattern, name in MISREAD.items():
         if re.search(pattern, path):
             return name
@@ -131,7 +133,7 @@ def misread(path: str) -> str:
 
 
 def call(*command: str) -> str:
-    """Standard output of a command. SlurmError where it fails or does not answer."""
+    """Standard output of a command. Raises SlurmError if the command fails or does not answer."""
     environment = {name: value for name, value in os.environ.items() if not (OUTER.match(name) and name not in KEPT)}
     try:
         done = subprocess.run(
@@ -154,11 +156,11 @@ def _one_line(text: str) -> str:
 
 
 class Sbatch(SlurmExecutor):
-    """submitit's executor for arrays whose tasks are all the same to submitit, and find out themselves what to do."""
+    """submitit's executor for arrays whose tasks run the same pickle, and find their own jobs at run time."""
 
     def submit_tasks(self, pickle: Path, tasks: int) -> str:
-        """The id of an array, or of a single job, whose tasks run what was dumped to `pickle`."""
-        # submitit would put a pickle in place for each task after sbatch has answered: too late if it is killed before
+        """Submit an array, or a single job, whose tasks run `pickle`. Returns its id."""
+        # submitit writes each task's pickle after sbatch has answered, which is too late if Snakemake is killed before
         task = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
         own = f'{shlex.quote(f"{self.folder}/")}"{task}_submitted.pkl"'
         place = f"[ -e {own} ] || cp {shlex.quote(str(pickle))} {own}"
@@ -178,9 +180,10 @@ def submit(
     retries: int,
     tell: Callable[[str], None],
 ) -> str:
-    """The id that `action`, which calls sbatch, got. What may pass is tried again, with jitter.
+    """Call `action`, which calls sbatch, and return the job's id. Temporary errors are retried, with jitter.
 
-    An sbatch that fails may still have been accepted (its answer was lost), so `find` is asked before each new try.
+    SLURM may have accepted the job although sbatch failed (its answer was lost), so `find` looks for the job before
+    each retry. Raises RefusedError for a permanent error, and SlurmError when no retries are left.
     """
     for trial in range(retries + 1):
         try:
@@ -195,7 +198,7 @@ def submit(
         try:
             found = find()
         except SlurmError as outage:
-            tell(str(outage))  # sbatch would fail as well, and be refused by SLURM rather than accepted unseen
+            tell(str(outage))  # retry all the same: while SLURM is away, it cannot accept a job twice
         else:
             if found:
                 return found
@@ -203,13 +206,13 @@ def submit(
 
 
 def find(name: str) -> str | None:
-    """The id of the job or array with this name, if SLURM has one."""
+    """The id of the job or array with this name; None if SLURM has none."""
     lines = call("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%F").split()
     return lines[0] if lines else None
 
 
 def patiently(action: Callable[[], Answer], tell: Callable[[str], None]) -> Answer:
-    """What SLURM answers, however long it takes to."""
+    """Repeat `action` until SLURM answers, and return the answer."""
     pause = 2.0
     while True:
         try:
@@ -230,7 +233,7 @@ def _bases(ids: Iterable[str]) -> list[list[str]]:
 
 
 def _expand(job_id: str, wanted: set[str]) -> list[str]:
-    """12_[3-5%2] -> 12_3, 12_4, 12_5, as far as wanted. A list that SLURM cut short, 12_[1,3,...], is all of 12's."""
+    """12_[3-5%2] -> 12_3, 12_4, 12_5, as far as `wanted`. A list cut short, 12_[1,3,...], is all wanted tasks of 12."""
     if not re.fullmatch(r"\d+(_\d+|_\[[\d,-]+(%\d+)?\])?", job_id):
         return [task for task in wanted if task.startswith(f"{job_id.partition('_')[0]}_")]
     found = []
@@ -243,7 +246,7 @@ def _expand(job_id: str, wanted: set[str]) -> list[str]:
 
 
 def squeue(ids: Sequence[str]) -> dict[str, State]:
-    """State of each job that slurmctld still knows, ended ones included for a while (MinJobAge)."""
+    """State of each job that slurmctld still knows. It knows ended jobs for a while (MinJobAge)."""
     wanted, states = set(ids), dict[str, State]()
     for chunk in _bases(ids):
         try:
@@ -253,10 +256,10 @@ def squeue(ids: Sequence[str]) -> dict[str, State]:
         except SlurmError as error:
             if "Invalid job id" not in str(error):
                 raise
-            if len(chunk) > 1:  # one of them is none that SLURM could have given
+            if len(chunk) > 1:  # one of the ids is invalid: query each alone
                 for base in chunk:
                     states |= squeue([job_id for job_id in ids if job_id.split("_")[0] == base])
-            continue  # the only one asked for, and it has gone
+            continue  # the only job of the query is gone
         for line in answer.splitlines():
             job_id, name, node, reason = line.split("|", 3)
             for task in _expand(job_id, wanted):
@@ -265,14 +268,14 @@ def squeue(ids: Sequence[str]) -> dict[str, State]:
 
 
 def sacct(ids: Sequence[str]) -> dict[str, State]:
-    """State of each job that the accounting knows."""
+    """State of each job that the accounting database knows."""
     wanted, states = set(ids), {}
     for chunk in _bases(ids):
         answer = call(
             "sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={','.join(chunk)}",
             "--format=JobID,State,ExitCode,NodeList,Reason",
         )  # fmt: skip
-        for line in sorted(answer.splitlines(), key=lambda line: "_[" not in line):  # what is said of one task counts
+        for line in sorted(answer.splitlines(), key=lambda line: "_[" not in line):  # a task's own line comes last
             job_id, name, exit_code, node, reason = line.split("|", 4)
             for task in _expand(job_id, wanted):
                 states[task] = State(name.split()[0], exit_code, node, reason)  # "CANCELLED by 1000"
@@ -283,19 +286,19 @@ STATUS = {"sacct": sacct, "squeue": squeue}
 
 
 def configuration() -> dict[str, str]:
-    """What `scontrol show config` says."""
+    """The settings in `scontrol show config`."""
     pairs = (line.partition("=") for line in call("scontrol", "show", "config").splitlines())
     return {key.strip(): value.strip() for key, equals, value in pairs if equals}
 
 
 def exit_code(job_id: str) -> str:
-    """code:signal of a job that slurmctld still knows."""
+    """Exit code of a job that slurmctld still knows, as code:signal."""
     match = re.search(r"\bExitCode=(\S+)", call("scontrol", "show", "job", job_id))
     return match[1] if match else ""
 
 
 def is_preempted(job_id: str) -> bool:
-    """Whether a job that got a SIGTERM is preempted and not cancelled."""
+    """Whether a job that received SIGTERM is being preempted, not cancelled."""
     match = re.search(r"\bPreemptTime=(\S+)", call("scontrol", "show", "job", job_id))
     return match is not None and match[1] != "None"
 
@@ -320,12 +323,12 @@ def _ranges(numbers: set[int]) -> list[str]:
 
 
 def cancel(ids: Iterable[str]) -> None:
-    """Cancel jobs, in chunks, so that no storm of calls hits slurmctld."""
+    """Cancel jobs, in chunks, to keep the number of calls low."""
     words = compress(ids)
     for first in range(0, len(words), CHUNK):
         call("scancel", *words[first : first + CHUNK])
 
 
 def cancel_by_name(name: str) -> None:
-    """Cancel the job or array with this name, whatever its id."""
+    """Cancel the job or array with this name."""
     call("scancel", f"--name={name}")

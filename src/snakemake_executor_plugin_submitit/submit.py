@@ -1,4 +1,4 @@
-"""Submitting: ready jobs that ask for the same become packs and arrays, written down before sbatch is called."""
+"""Submission: ready jobs with equal requests become packs and arrays, which are recorded before sbatch is called."""
 
 import contextlib
 import os
@@ -26,13 +26,13 @@ from snakemake_executor_plugin_submitit.settings import ExecutorSettings
 YEAR = 60 * 24 * 365  # minutes
 ANY_NUMBER = 10**6
 
-Ready = tuple[JobExecutorInterface, Entry]  # a job, and what the ledger will say of it
+Ready = tuple[JobExecutorInterface, Entry]  # a job and its ledger entry
 
 
 class Submitter:
-    """Submits jobs of Snakemake's. A job whose submission fails is reported to the roster as a failure.
+    """Submits Snakemake's jobs. If a submission fails, its jobs are reported to the roster as failures.
 
-    declared: names of resources that the user knows. array_size: jobs in an array at most; None: any number.
+    declared: names of the workflow's own resources. array_size: maximum jobs per array; None: no limit.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class Submitter:
         self._submitting = threading.Lock()
 
     def submit(self, ready: list[Ready]) -> None:
-        """As few arrays as there are kinds of allocations among these jobs."""
+        """Submit jobs, as one array for each distinct allocation."""
         fresh: dict[Allocation, list[Ready]] = defaultdict(list)
         refused: dict[str, list[SubmittedJobInfo]] = defaultdict(list)
         for job, entry in ready:
             try:
                 allocation = jobs.allocation(job, self.declared)
-            except ApiError as error:  # of a resource that depends on files: no reason to stop the others
+            except ApiError as error:  # of a resource that depends on files; the other jobs continue
                 refused[str(error)].append(SubmittedJobInfo(job))
                 continue
             assert allocation is not None, "a job that is ready has its inputs"
@@ -66,7 +66,7 @@ class Submitter:
             self._submit_all(allocation, members)
 
     def resubmit(self, member: Member, rounds: int) -> None:
-        """Back to the queue as a job of its own, where SLURM did not put it back itself."""
+        """Submit a job again, alone, because SLURM did not requeue it."""
         if rounds > member.submission.requeue_limit:
             limit = f"not finished after {rounds} rounds (requeue limit {member.submission.requeue_limit})"
             self.roster.fail(member, None, {"reason": limit})
@@ -78,7 +78,7 @@ class Submitter:
         self._submit(resources.packed(allocation, 1), [[(job, replace(member.entry, rounds=rounds))]])
 
     def _submit_all(self, allocation: Allocation, ready: list[Ready]) -> None:
-        """Packs of jobs, arrays of packs. A last pack that is not full is an allocation of its own size."""
+        """Submit jobs in packs, and packs in arrays. A last pack that is not full requests only what its jobs need."""
         alone = [(job, entry) for job, entry in ready if job.is_group()]
         others = [(job, entry) for job, entry in ready if not job.is_group()]
         packs = [others[i : i + allocation.pack] for i in range(0, len(others), allocation.pack)]
@@ -91,7 +91,7 @@ class Submitter:
             self._submit(allocation, [[one]])
 
     def _submit(self, allocation: Allocation, packs: list[list[Ready]]) -> None:
-        """One call of sbatch. Where it fails for good, its jobs fail, and no others."""
+        """Call sbatch once. If it finally fails, its jobs fail, and no others."""
         submission = self._submission(allocation, packs)
         ready = [each for pack in packs for each in pack]
         members = [Member(submission, number, SubmittedJobInfo(job)) for number, (job, _) in enumerate(ready)]
@@ -103,17 +103,17 @@ class Submitter:
                 submission.note_id(getattr(self, f"_submit_to_{self.settings.backend}")(submission, allocation))
         except (slurm.SlurmError, OSError) as error:
             with contextlib.suppress(OSError):
-                submission.folder.rmdir()  # where it is empty
+                submission.folder.rmdir()  # only if it is empty
             self.roster.fail_together(members, error)
             return
         for member in members:
             self.ledger.tell("submitted", submission, member.number)
             self.roster.watch(member)
-        if self.settings.backend != "debug":  # there, they have ended
+        if self.settings.backend != "debug":  # debug jobs have already ended
             self._say_submitted(submission)
 
     def _submission(self, allocation: Allocation, packs: list[list[Ready]]) -> Submission:
-        """A submission of packs of jobs, of which nothing is on disk yet."""
+        """A submission of packs of jobs, which is not on disk yet."""
         entries = [entry for pack in packs for _, entry in pack]
         rules = {entry.rule for entry in entries}
         position = iter(range(len(entries)))
@@ -129,9 +129,9 @@ class Submitter:
         )
 
     def _write(self, submission: Submission, members: list[Member], allocation: Allocation) -> None:
-        """All that the node needs, and what Snakemake's own records need."""
+        """Write the files that the node needs, and Snakemake's own records."""
         submission.folder.mkdir()
-        submission.save()  # first: what is not saved is not known for ours, and nobody would remove it
+        submission.save()  # first: a folder without submission.json is never removed
         for member in members:
             job, script = member.info.job, submission.script(member.number)
             self.scripts[job] = script
@@ -140,15 +140,15 @@ class Submitter:
                 self._record(job)
             job.register(external_jobid=submission.name)
         delayed = DelayedSubmission(Runner(submission.folder))
-        delayed.set_timeout(allocation.minutes or YEAR, ANY_NUMBER)  # the runner decides how often it may come back
+        delayed.set_timeout(allocation.minutes or YEAR, ANY_NUMBER)  # the runner applies the requeue limit
         delayed.dump(submission.pickle)
 
     def _record(self, job: JobExecutorInterface) -> None:
-        """Tell Snakemake's own records of a job before it can begin.
+        """Write Snakemake's own records of a job before the job can start.
 
-        Snakemake itself writes params and code down when it hears of a job's success. If it is killed before, the job
-        ends well all the same, and nothing would show that its params are outdated by then. The mark of an incomplete
-        job, in turn, is taken away by the job itself: set after that, it would never go.
+        Snakemake records params and code when a job succeeds. If Snakemake is killed before that, the job may still
+        succeed, and without a record, nothing would show later that its params are outdated. The job itself removes
+        its mark of an incomplete job, so a mark that is set after that would stay forever.
         """
         workflow = self.executor.workflow
         for part in jobs.parts(job):
@@ -190,7 +190,7 @@ class Submitter:
             timeout_min=allocation.minutes or YEAR,
             signal_delay_s=self.settings.signal_delay,
             stderr_to_stdout=True,
-            setup=["trap '' INT HUP"],  # Ctrl-C at a terminal reaches all; who ends jobs, and how, is our matter
+            setup=["trap '' INT HUP"],  # a terminal sends Ctrl-C to all processes; only the plugin ends jobs
         )
         return " ".join(
             str(executor.submit(Runner(submission.folder, number)).job_id)

@@ -1,4 +1,4 @@
-"""Taking over jobs that another Snakemake submitted and whose end it did not live to see."""
+"""Takeover of jobs that an earlier Snakemake submitted before it was killed."""
 
 import time
 from collections.abc import Callable
@@ -12,22 +12,25 @@ from snakemake_executor_plugin_submitit.ledger import Entry, Submission, is_numb
 from snakemake_executor_plugin_submitit.members import Member, active, cancel
 from snakemake_executor_plugin_submitit.roster import Roster
 
-BEGAN = psutil.Process().create_time()  # of this Snakemake
+BEGAN = psutil.Process().create_time()  # start of this Snakemake, in Unix time
 
 
 class Takeover:
-    """What another Snakemake left under way on a backend; looked for once, when this one begins.
+    """The jobs that an earlier Snakemake left on a backend. They are collected once, when this Snakemake starts.
 
-    resubmit: puts a member back to the queue that had so many rounds.
+    resubmit: submits a member again, given its number of rounds so far.
     """
 
     def __init__(self, roster: Roster, backend: str, resubmit: Callable[[Member, int], None]):
         self.roster, self.backend, self._resubmit = roster, backend, resubmit
         self._tell, self._warn = roster.executor.logger.info, roster.executor.logger.warning
-        self._left = self._left_by_another()  # by the outputs that they make
+        self._left = self._left_by_another()  # output -> member
 
     def take(self, job: JobExecutorInterface, entry: Entry) -> bool:
-        """Whether the job is under way, or done, by another Snakemake's hand. An outdated one is ended."""
+        """Take over a job if an earlier Snakemake submitted the same work. Outdated jobs are cancelled.
+
+        Returns whether the job was taken over.
+        """
         left = {self._left.pop(output) for output in entry.outputs or [entry.key] if output in self._left}
         for member in left:
             if len(left) == 1 and member.entry.key == entry.key:
@@ -39,7 +42,7 @@ class Takeover:
         return False
 
     def _left_by_another(self) -> dict[str, Member]:
-        """Jobs that a Snakemake submitted whose end it did not live to see: still active, or successful."""
+        """Output -> job that an earlier Snakemake left active, or that has ended since this Snakemake started."""
         members = self._unclosed()
         if not members:
             return {}
@@ -49,7 +52,7 @@ class Takeover:
         running = slurm.patiently(lambda: active(members), self._warn)
         left = {}
         for member in members:
-            finished = member.submission.finished_at(member.number)  # after the question: it may have just ended
+            finished = member.submission.finished_at(member.number)  # read after the query: the job may have just ended
             outcome = member.submission.outcome(member.number) or {}
             if (member in running and not finished) or (finished or 0) > BEGAN:
                 for output in member.entry.outputs or [member.entry.key]:
@@ -62,7 +65,7 @@ class Takeover:
         return left
 
     def _unclosed(self) -> list[Member]:
-        """Jobs whose end no Snakemake knows. Those that one cancelled have ended when this returns."""
+        """Jobs whose end no Snakemake knows. Waits until all cancelled jobs have ended."""
         members, cancelled = [], []
         for submission in self.roster.ledger.submissions():
             closed = submission.closed()
@@ -77,18 +80,18 @@ class Takeover:
         return members
 
     def _find_lost_id(self, submission: Submission) -> None:
-        """The id of a submission whose Snakemake was killed before it could note it."""
+        """Find the id of a submission whose Snakemake was killed before it could save the id."""
         if self.backend != "slurm":
             return
         while local.is_named("sbatch", submission.folder):
-            time.sleep(0.2)  # it outlived its Snakemake, and is about to be answered
+            time.sleep(0.2)  # this sbatch outlived its Snakemake and will soon have its answer
         started = (job_id.split("_")[0] for job_id in submission.started_ids)
         found = next(filter(is_number, started), None)
         if found := found or slurm.patiently(lambda: slurm.find(submission.name), self._warn):
             submission.note_id(found)
 
     def _end(self, member: Member) -> None:
-        """Cancel a job that would make what nobody wants any more. What is packed with it has to start again."""
+        """Cancel an outdated job. Jobs that are packed with it are submitted again."""
         under_way = self.roster.under_way
         together = {
             other
@@ -103,7 +106,7 @@ class Takeover:
                 self._resubmit(other, other.entry.rounds)
 
     def _until_gone(self, members: list[Member]) -> None:
-        """Wait for cancelled jobs, which may take their time to save their state: no two may write the same files."""
+        """Wait for cancelled jobs to end. They may still be saving, and no two jobs may write the same files."""
         while left := slurm.patiently(lambda: active(members), self._warn):
             self._tell(f"Waiting for {len(left)} cancelled job(s) to end.")
             time.sleep(2)

@@ -1,4 +1,4 @@
-"""Watching jobs: outcomes, which are files, at each look; SLURM's states now and then; a verdict on what has ended."""
+"""Watching jobs: outcome files at each check, SLURM's states now and then, and a verdict on jobs that have ended."""
 
 import asyncio
 import contextlib
@@ -14,15 +14,15 @@ from snakemake_executor_plugin_submitit.members import Member, active, runs
 from snakemake_executor_plugin_submitit.progress import waits
 from snakemake_executor_plugin_submitit.roster import Roster
 
-REPORT_WITHIN = 30.0  # seconds in which SLURM should say how a failed job ended
-REASONS_AFTER = 60.0  # seconds between two questions for reasons, where the accounting does not know them
-LOST_AFTER = 120.0  # seconds for which SLURM may know nothing of a job before it counts as lost
+REPORT_WITHIN = 30.0  # seconds to wait for SLURM's state of a failed job
+REASONS_AFTER = 60.0  # seconds between queries for reasons that the accounting does not know
+LOST_AFTER = 120.0  # seconds after which a job that SLURM does not know counts as lost
 
 
 class Pace:
-    """When the next question to SLURM is due: soon after something changed, then less and less often.
+    """When the next query to SLURM is due: soon after a change, then less and less often.
 
-    least, most: seconds between two questions.
+    least, most: minimum and maximum seconds between queries.
     """
 
     def __init__(self, least: float, most: float):
@@ -31,24 +31,24 @@ class Pace:
         self.soon()
 
     def soon(self, seconds: float | None = None) -> None:
-        """Something changed: ask again after the least interval, or after so many seconds."""
+        """Query again after the minimum interval, or after `seconds`. Called after a change."""
         self._interval = self.least if seconds is None else seconds
 
     def due(self) -> bool:
-        """Whether it is time to ask."""
+        """Whether the next query is due."""
         return time.monotonic() - self._asked >= self._interval
 
     def asked(self) -> None:
-        """A question is asked now; the next one comes later than it did."""
+        """Record a query that is made now, and lengthen the interval."""
         self._asked = time.monotonic()
         self._interval = min(max(self._interval, 1.0) * 1.5, self.most)
 
 
 class Watch:
-    """Looks at the members of a roster and reports those that have ended.
+    """Checks the members of a roster and reports those that have ended.
 
-    status_command: sacct or squeue; "" where SLURM is not used. resubmit: puts a member back to the queue that had
-    so many rounds.
+    status_command: sacct or squeue; "" without SLURM. resubmit: submits a member again, given its number of rounds so
+    far.
     """
 
     def __init__(self, roster: Roster, pace: Pace, status_command: str, resubmit: Callable[[Member, int], None]):
@@ -56,7 +56,7 @@ class Watch:
         self._asked_why = -inf
 
     async def look(self, members: list[Member]) -> None:
-        """Outcomes first, which are files; then one question to SLURM for all others, now and then."""
+        """Read outcome files. If a query is due, ask SLURM about all other members at once."""
         try:
             self.read_outcomes(members)
             left = [member for member in members if member in self.roster.under_way]
@@ -65,7 +65,7 @@ class Watch:
             if left and self.pace.due():
                 async with self.roster.executor.status_rate_limiter:
                     await asyncio.to_thread(self._ask, left)
-        except Exception as error:  # must not end the thread that looks: the jobs would be lost
+        except Exception as error:  # must not end the polling thread: the jobs would be lost
             self.roster.ledger.warn(f"could not check all jobs: {type(error).__name__}: {error}")
 
     # ------------------------------------------------------------------------------------------ outcomes
@@ -82,10 +82,10 @@ class Watch:
             try:
                 if outcome := member.submission.outcome(member.number):
                     self._read_outcome(member, outcome)
-            except Exception as error:  # of one job; the others have ended, too
+            except Exception as error:  # concerns one job; the others need a report, too
                 text = f"{folder}/{member.number}.json: {type(error).__name__}: {error}"
                 self.roster.ledger.warn(text)
-                if member in self.roster.under_way:  # or nobody would ever hear of its end
+                if member in self.roster.under_way:  # otherwise its end would never be reported
                     self.roster.fail_with(member, text)
 
     def _read_outcome(self, member: Member, outcome: dict[str, Any]) -> None:
@@ -97,12 +97,12 @@ class Watch:
             self.roster.fail(member, None, outcome)
         elif member.failed is None:
             member.failed = time.monotonic()
-            self.pace.soon(0)  # SLURM's state belongs into the report
+            self.pace.soon(0)  # the report includes SLURM's state
 
     # ------------------------------------------------------------------------------------------ states
 
     def _ask(self, members: list[Member]) -> None:
-        """Ask for the states of jobs, and act on those that have ended without an outcome."""
+        """Query the states of jobs, and act on those that have ended without an outcome."""
         self.pace.asked()
         try:
             states = self._states(members)
@@ -118,21 +118,21 @@ class Watch:
                 self.roster.fail(member, state, member.submission.outcome(member.number) or {})
         for member in over:
             if member in going or member.submission.outcome(member.number) is not None:
-                member.over = None  # it went back to the queue, or has just been seen to end
+                member.over = None  # it was requeued, or its outcome has just appeared
             else:
                 self._judge(member, states.get(member.id))
-        with contextlib.suppress(slurm.SlurmError):  # the next time, then
+        with contextlib.suppress(slurm.SlurmError):  # reported at the next query
             left = [member for member in members if member in self.roster.under_way]
             self.roster.progress.see(self._with_reasons(left, states))
 
     def _states(self, members: list[Member]) -> dict[str, slurm.State]:
-        """State of each id that SLURM, or this machine, knows."""
+        """State of each id that SLURM or this machine knows."""
         if self.status_command:
             return slurm.STATUS[self.status_command](sorted({member.id for member in members}))
         return {member.id: slurm.State("RUNNING" if runs(member) else "FAILED") for member in members}
 
     def _with_reasons(self, members: list[Member], states: dict[str, slurm.State]) -> dict[Member, slurm.State]:
-        """States, with reasons for waiting: sacct's are old, and it may not know what waits. squeue is asked seldom."""
+        """States with reasons for waiting. sacct's reasons are out of date, so squeue is queried now and then."""
         known = {member: states[member.id] for member in members if member.id in states}
         unclear = [member for member in members if member not in known or waits(known[member])]
         if not unclear or self.status_command != "sacct":
@@ -147,7 +147,7 @@ class Watch:
     # ------------------------------------------------------------------------------------------ verdicts
 
     def _seems_over(self, member: Member, state: slurm.State | None) -> bool:
-        """Whether a job has ended, or SLURM has not known it, for so long that no outcome of it is to be expected."""
+        """Whether a job has been over, or unknown to SLURM, for so long that its outcome will not appear any more."""
         if state is not None and not state.ended:
             member.over = None
             return False
@@ -164,9 +164,9 @@ class Watch:
         return True
 
     def _judge(self, member: Member, state: slurm.State | None) -> None:
-        """Report a job that is over and left no outcome."""
+        """Report a job that is over and has no outcome."""
         if state is not None and state.name == "COMPLETED":
-            self.roster.succeed(member)  # its exit code says so; Snakemake will look for its files
+            self.roster.succeed(member)  # according to its exit code; Snakemake checks its files
         elif state is not None and state.name in slurm.INNOCENT and member.submission.requeue:
             self._resubmit(member, member.entry.rounds + max(1, member.starts))
         else:
@@ -174,7 +174,7 @@ class Watch:
 
 
 def _damage(member: Member) -> str:
-    """Why a job that is over may have left no outcome, as far as its folder shows."""
+    """Why a job that is over may have no outcome, judging by its folder; "" if nothing shows."""
     path = member.submission.folder / f"{member.number}.json"
     if not path.parent.exists():
         return f"its folder {path.parent} was removed while it ran"

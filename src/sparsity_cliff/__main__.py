@@ -1,4 +1,4 @@
-"""Command line: `sparsity-cliff runs [STUDY]` prints the run table of a study and why each run would train."""
+"""Command line of Sparsity Cliff. `sparsity-cliff runs [STUDY]` prints the runs of a study and why each would train."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from sparsity_cliff.traces import stale
 
 
 def print_runs(path: str) -> None:
-    """The run table: id, data set, seeds, steps, and the reason to train."""
+    """Print the run table: id, data set, seeds, steps, and the reason to train."""
     try:
         plan = table.open_file(path)
     except StudyError as error:
@@ -29,7 +29,8 @@ def print_runs(path: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    sys.path.insert(0, os.getcwd())  # as for the workflow: a study may name objects from where it lies
+    """Parse the command line and run the command."""
+    sys.path.insert(0, os.getcwd())  # as in the workflow: a study may name objects in the working directory
     parser = argparse.ArgumentParser(prog="sparsity-cliff", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     runs = commands.add_parser("runs", help="print the run table and why each run would train")

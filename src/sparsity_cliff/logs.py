@@ -1,4 +1,4 @@
-"""What every job of the workflow does around its work: output into the log, an error as one clear line."""
+"""The context of every job of the workflow: output goes to its log, and an error becomes one line."""
 
 import gc
 import os
@@ -11,13 +11,13 @@ from pathlib import Path
 
 @contextmanager
 def logged(path: str | Path) -> Iterator[None]:
-    """Within: all that this process and its libraries print goes to the log at `path`.
+    """Redirect everything that this process and its libraries print to the log at `path`.
 
-    An exception leaves its traceback in the log, and ends the process with one line on the terminal that says what
-    is wrong and names the log.
+    An exception writes its traceback to the log and ends the process with one line on the terminal, which states the
+    error and names the log.
 
-    The garbage collector is off, for good: collecting while importing is a quarter of the time that importing takes.
-    A job that lasts turns it on again once it has imported all that it needs.
+    The garbage collector stays off, because it takes a quarter of the time of imports. A long job turns it on again
+    after its imports.
     """
     gc.disable()
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,12 @@
-"""Where the score starts to fall as activation sparsity grows: the cliff, its interval, and a verdict. Pure.
+"""The cliff: where the score starts to fall as activation sparsity grows, with an interval and a verdict.
 
-In: one row per trained model, with `architecture`, `configuration`, `seed`, `sparsity` (measured, share of exact
-zeros, 0 to 1) and `score` (accuracy, or what else a run is judged by). Out: a `Cliff` per architecture and one pooled
-on the relative score.
+Input: one row per trained model, with `architecture`, `configuration`, `seed`, `sparsity` (measured share of exact
+zeros, 0 to 1), and `score` (accuracy or another score). Output: a `Cliff` per architecture, and one pooled on the
+relative score. All functions are pure.
 
-The unit of evidence is the configuration: its seeds are averaged, because seeds tell nothing about how far one
-configuration lies off the curve. Every interval and p value is a wild bootstrap over configurations.
-docs/cliff.md has the method, why it is this one, and how often it is right on curves whose truth is known.
+The unit of evidence is the configuration. Its seeds are averaged, because they do not show how far a configuration is
+from the curve. Every interval and p value comes from a wild bootstrap over configurations. docs/cliff.md explains the
+method and its alternatives, and shows how often it is right on curves whose truth is known.
 """
 
 import dataclasses
@@ -22,75 +22,75 @@ NAN = float("nan")
 Array = NDArray[np.float64]
 Verdict = Literal["cliff", "no cliff in the range measured", "smooth decline", "too few runs"]
 
-# AICc of the five-parameter models needs n > 6; at 7 its correction exceeds any fit. The coverage is measured from 8.
+# AICc of the five-parameter models needs n > 6; at 7, its correction exceeds any fit. Coverage is measured from 8 on.
 MIN_CONFIGURATIONS = 8
-MIN_SEEDS = 2  # a single seed cannot show whether training is repeatable at all
-MIN_LEVELS = 6  # distinct sparsities, to 0.01: EDGE_LEVELS on either side of a break, and two to place it between
-EDGE_LEVELS = 2  # levels strictly beyond a break: on one alone, an outlier and a fall look the same
-STEP = 0.005  # candidate breaks are this far apart at most; every second one is a hypothesis of the interval
-# Intervals of called cliffs alone cover less than their level: lucky curves are called more often. The remedy
-# (Benjamini and Yekutieli 2005) is to let 1 - level times the share called miss; 0.4 is that share in the benchmark.
+MIN_SEEDS = 2  # a single seed cannot show whether training is repeatable
+MIN_LEVELS = 6  # distinct sparsities, rounded to 0.01: EDGE_LEVELS on each side of a break, and two next to it
+EDGE_LEVELS = 2  # levels strictly beyond a break, because one level cannot tell a fall from an outlier
+STEP = 0.005  # maximum distance of candidate breaks; every second one is a hypothesis of the interval
+# Among called cliffs alone, intervals cover less than their level, because lucky curves are called more often. The
+# correction (Benjamini and Yekutieli 2005) multiplies 1 - level by the share of called curves, 0.4 in the benchmark.
 SELECTED = 0.4
-FLOOR = 1e-18  # mean square of what counts as a perfect fit: 1e-9 of the score, beyond float noise
+FLOOR = 1e-18  # mean square of a perfect fit: 1e-9 of the score, above float noise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cliff:
-    """A verdict and the numbers it rests on; `dataclasses.asdict` gives a table row.
+    """A verdict and the numbers behind it. `dataclasses.asdict` gives a row of the table.
 
-    With the verdict "cliff", `break_at` is where the score starts to fall and `low` to `high` its interval. With the
-    others these are the best broken line's, as evidence, not as a finding; nan where nothing could be fitted. Slopes
-    are in units of `value` per unit of sparsity.
+    With the verdict "cliff", the score starts to fall at `break_at`, and `low` to `high` is the interval. With other
+    verdicts, these numbers describe the best broken line and are evidence, not a finding; they are nan if nothing could
+    be fitted. Slopes are in units of `value` per unit of sparsity.
     """
 
     architecture: str  # its name, or "pooled"
     value: str  # the column that was fitted
     verdict: Verdict = "too few runs"
-    bends: bool = False  # a broken line is significantly better than a straight one, and bends down
-    reason: str  # the numbers that decided, in one sentence
+    bends: bool = False  # whether a broken line is significantly better than a straight one and bends down
+    reason: str  # a sentence with the deciding numbers
     break_at: float = NAN
     low: float = NAN
     high: float = NAN
-    level: float  # of the interval and of the tests
+    level: float  # of the interval and the tests
     slope_before: float = NAN
     slope_after: float = NAN
     p_break: float = NAN  # a broken line against a straight one
     p_fall: float = NAN  # a straight line against a flat one, two-sided
     slope: float = NAN  # of the straight line
-    smooth: str = "none"  # the best smooth curve by AICc: quadratic, power or logistic
+    smooth: str = "none"  # best smooth curve by AICc: quadratic, power, or logistic
     aicc_line: float = NAN
     aicc_smooth: float = NAN
     aicc_broken: float = NAN
     bic_line: float = NAN
     bic_smooth: float = NAN
     bic_broken: float = NAN
-    model: str = "none"  # what `curve` draws: broken, line, quadratic, power or logistic
+    model: str = "none"  # drawn by `curve`: broken, line, quadratic, power, or logistic
     n_points: int
-    n_configurations: int  # configuration x architecture
+    n_configurations: int  # pairs of configuration and architecture
     n_seeds: int
     n_architectures: int
     sparsity_min: float  # over configurations
     sparsity_max: float
-    search_min: float = NAN  # a break can be located strictly between these two
+    search_min: float = NAN  # breaks are located strictly between search_min and search_max
     search_max: float = NAN
 
 
 # --------------------------------------------------------------------------------- the five curves
 #
-# Each is a level (and a slope, where `lines` is 2) plus a height times one column that has a shape:
-# value = level (+ slope x) + height column(x; shape). Given the shape it is linear least squares; the shapes are
-# searched on a grid, which makes a thousand bootstrap fits one matrix product, and the point fit is then polished.
+# Each curve is a level (and a slope, if `lines` is 2) plus a height times one column that depends on a shape:
+# value = level (+ slope x) + height column(x; shape). For a given shape, the fit is linear least squares. Shapes are
+# searched on a grid, so that a thousand bootstrap fits are one matrix product. The point fit is then refined.
 
 
 class _Model(NamedTuple):
     name: str
-    lines: int  # columns without a shape: 1 is a level, 2 a level and a slope
+    lines: int  # columns without a shape: 1 for a level, 2 for a level and a slope
     column: Callable[[Array, Array], Array]  # x (n,), shapes (g, d) -> (n, g)
     shapes: Array  # (g, d)
 
     @property
     def parameters(self) -> int:
-        """Of the mean, plus the variance."""
+        """Number of parameters: those of the mean, plus the variance."""
         return self.lines + 1 + len(self.shapes[0]) + 1
 
 
@@ -116,8 +116,8 @@ def _logistic(x: Array, shapes: Array) -> Array:
 
 _NO_SHAPE = np.empty((1, 0))
 _LINE = _Model("line", 1, lambda x, _: x[:, None], _NO_SHAPE)
-# Exponents beyond 30 and logistic widths below 0.05 (10 % to 90 % of the fall within 0.22 of sparsity) are a cliff
-# by another name. The middle may lie beyond 1: a fall of which only the beginning is seen.
+# Exponents above 30, and logistic widths below 0.05 (10 % to 90 % of the fall within 0.22 of sparsity), would in effect
+# be cliffs. The middle may be above 1, if only the beginning of a fall is seen.
 _SMOOTH = (
     _Model("quadratic", 2, lambda x, _: x[:, None] ** 2, _NO_SHAPE),
     _Model("power", 1, lambda x, shapes: x[:, None] ** shapes[:, 0], np.geomspace(1.05, 30, 60)[:, None]),
@@ -131,7 +131,7 @@ _SMOOTH = (
 
 
 def _broken(search_min: float, search_max: float) -> _Model:
-    """The broken line, with an odd number of evenly spaced breaks, so that every second one includes both ends."""
+    """The broken line, with an odd number of evenly spaced breaks, so that every second one covers both ends."""
     halves = int(np.ceil((search_max - search_min) / (2 * STEP)))
     return _Model("broken", 2, _hinge, np.linspace(search_min, search_max, 2 * halves + 1)[:, None])
 
@@ -141,8 +141,10 @@ def _design(model: _Model, x: Array, shape: Array) -> Array:
 
 
 def _project(model: _Model, x: Array) -> tuple[Array, Array]:
-    """An orthonormal basis of the columns without a shape (n, lines), and the shaped ones (n, g) made orthogonal to
-    it and of length 1, or 0 where the data cannot tell them from it.
+    """(basis, columns) for least squares.
+
+    basis (n, lines): orthonormal basis of the columns without a shape. columns (n, g): the shaped columns, orthogonal
+    to the basis and of length 1, or 0 if the data cannot distinguish them from the basis.
     """
     basis = np.linalg.qr(x[:, None] ** np.arange(model.lines))[0]
     columns = model.column(x, model.shapes)
@@ -152,7 +154,7 @@ def _project(model: _Model, x: Array) -> tuple[Array, Array]:
 
 
 def _leverage(basis: Array, column: Array) -> Array:
-    """Of each point on its own fitted value, (n,). Short of 1, where a point alone decides a parameter."""
+    """Leverage of each point on its own fitted value, (n,). Capped below 1, for a point that alone fixes a parameter."""
     return np.asarray(np.minimum((basis**2).sum(axis=1) + column**2, 1 - 1e-6))
 
 
@@ -195,14 +197,14 @@ def _bic(fit: _Fit) -> float:
 
 
 def _signs(n: int, resamples: int, seed: int) -> Array:
-    """Rademacher multipliers (n, resamples): each resample flips the residuals of a random half of the clusters."""
+    """Rademacher multipliers (n, resamples). Each resample flips the residuals of a random half of the clusters."""
     return np.random.default_rng(seed).choice(np.array([-1.0, 1.0]), size=(n, resamples))
 
 
 def _gain(columns: Array, remainder: Array, null: int | None = None) -> Array:
-    """How much better the best column does than none, or than column `null`: F without its constants, (b,).
+    """Improvement of the best column over no column, or over column `null`: F without its constants, (b,).
 
-    remainder (n, b): what the basis leaves of the data.
+    remainder (n, b): residuals of the basis.
     """
     explained = (columns.T @ remainder) ** 2
     best = explained.max(axis=0)
@@ -211,12 +213,12 @@ def _gain(columns: Array, remainder: Array, null: int | None = None) -> Array:
 
 
 def _p_value(observed: float, drawn: Array) -> float:
-    """Share of draws at least as large, the observed one among them. Differences of rounding count as equal."""
+    """Share of draws that are at least as large, including the observed one. Rounding differences count as equal."""
     return float((1 + np.sum(drawn >= observed * (1 - 1e-9) - 1e-9)) / (1 + len(drawn)))
 
 
 def _p_column(model: _Model, x: Array, y: Array, signs: Array) -> float:
-    """p value of the model's column against its basis alone, at the best of its shapes (Hansen 1996)."""
+    """p value of the model's column, with its best shape, against its basis alone (Hansen 1996)."""
     basis, columns = _project(model, x)
     remainder = y - basis @ (basis.T @ y)
     residual = remainder / np.sqrt(1 - _leverage(basis, np.zeros(len(x))))
@@ -226,11 +228,11 @@ def _p_column(model: _Model, x: Array, y: Array, signs: Array) -> float:
 
 
 def _interval(model: _Model, x: Array, y: Array, signs: Array, level: float) -> tuple[float, float, bool]:
-    """The breaks that the data do not reject: low, high, and whether both ends of the search are rejected.
+    """The interval of breaks that the data do not reject: low, high, and whether both ends of the search are rejected.
 
-    Every second candidate is tested as if it were the true break: residuals of the fit with the break there, each
-    scaled for its leverage and with random signs, are added back to that fit. low and high are the rejected
-    candidates next to the outermost accepted ones, so that the spacing of candidates errs on the wide side.
+    Every second candidate is tested as if it were the true break: the residuals of the fit with this break, scaled for
+    leverage and with random signs, are added to the fit. low and high are the rejected candidates next to the outermost
+    accepted ones, so the spacing of candidates can only widen the interval.
     """
     basis, columns = _project(model, x)
     remainder = y - basis @ (basis.T @ y)
@@ -245,7 +247,7 @@ def _interval(model: _Model, x: Array, y: Array, signs: Array, level: float) -> 
         drawn = fitted[:, None] + signs * ((remainder - fitted) / np.sqrt(1 - leverage))[:, None]
         drawn -= basis @ (basis.T @ drawn)
         accepted[i] = _p_value(observed, _gain(columns, drawn, null)) > 1 - level
-    accepted[[best // 2, (best + 1) // 2]] = True  # the estimate, where it lies between two hypotheses
+    accepted[[best // 2, (best + 1) // 2]] = True  # the estimate, or its two neighbors
     inside = np.flatnonzero(accepted)
     breaks = model.shapes[::2, 0]
     low, high = breaks[max(inside[0] - 1, 0)], breaks[min(inside[-1] + 1, len(breaks) - 1)]
@@ -253,9 +255,9 @@ def _interval(model: _Model, x: Array, y: Array, signs: Array, level: float) -> 
 
 
 def _jackknife(estimate: Callable[[NDArray[np.bool_]], Array], groups: NDArray[np.object_], level: float) -> Array:
-    """Half-width of the t interval from leaving out one architecture at a time; 0 where there is only one.
+    """Half-width of the t interval from leaving out one architecture at a time; 0 for a single architecture.
 
-    It covers what configurations cannot show: architectures whose curves differ.
+    It covers differences between the curves of architectures, which configurations cannot show.
     """
     names = np.unique(groups)
     if len(names) == 1:
@@ -269,9 +271,9 @@ def _jackknife(estimate: Callable[[NDArray[np.bool_]], Array], groups: NDArray[n
 
 
 def relative_score(points: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Adds `relative_score`: score over the mean score of the architecture's dense configuration `baseline`.
+    """Add `relative_score`: the score divided by the mean score of the architecture's dense configuration `baseline`.
 
-    Missing for an architecture none of whose baseline runs finished, or got any example right.
+    It is missing for an architecture if no baseline run finished, or if their mean score is 0.
     """
     dense = points[points["configuration"].astype(str) == baseline]
     means = dense.groupby(dense["architecture"].astype(str))["score"].mean()
@@ -280,7 +282,7 @@ def relative_score(points: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 
 def _unlocated(points: pd.DataFrame, means: pd.DataFrame, levels: int, value: str, level: float) -> Cliff:
-    """What is known before any fit: how many points there are, and that they are too few."""
+    """The result before any fit: the numbers of points, with the verdict "too few runs"."""
     names, seeds = means["architecture"].unique(), points["seed"].nunique()
     return Cliff(
         architecture=str(names[0]) if len(names) == 1 else "pooled",
@@ -300,10 +302,10 @@ def _unlocated(points: pd.DataFrame, means: pd.DataFrame, levels: int, value: st
 def locate(
     points: pd.DataFrame, *, value: str = "score", level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Cliff:
-    """The cliff in the points of one architecture, or pooled where they are of several.
+    """The cliff in the points of one architecture, or of several architectures pooled.
 
-    value: the column to fit. level: of the interval and, as 1 - level, of the tests. ValueError names a column that
-    is missing, not finite or out of range; diverged runs must have been dropped.
+    value: the column to fit. level: of the interval; 1 - level is that of the tests. Raises ValueError for a column
+    that is missing, not finite, or out of range; drop diverged runs first.
     """
     _check(points, value)
     _check_options(level, resamples)
@@ -324,7 +326,7 @@ def locate(
     smoothest = min(smooth, key=_aicc)
     before, kink = best.coefficients[1:]
 
-    # interval: what the configurations do not reject, and at least what the architectures' spread leaves open
+    # interval: the breaks that the configurations do not reject, widened to the spread between architectures
     signs = _signs(len(x), resamples, seed)
     strict = 1 - SELECTED * (1 - level)
     break_at = float(best.shape[0, 0])
@@ -367,10 +369,10 @@ def curve(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The curve to draw for a verdict that `locate` gave on the same points, with its pointwise bootstrap band.
+    """The curve to draw for a verdict that `locate` returned for the same points, with a pointwise bootstrap band.
 
-    Columns: sparsity, fitted, low, high. The broken line for "cliff", else the best curve without a break; no rows
-    for "too few runs".
+    Columns: sparsity, fitted, low, high. It is the broken line for "cliff", and otherwise the best curve without a
+    break. "too few runs" has no rows. Raises ValueError if `value` is not the column that was located.
     """
     _check(points, value)
     _check_options(cliff.level, resamples)
@@ -389,7 +391,7 @@ def curve(
     off = _deviations(fit, x, y, grid, _signs(len(x), resamples, seed))
     half = np.quantile(np.abs(off), cliff.level, axis=1)
     tail, freedom = 0.5 + cliff.level / 2, len(x) - model.parameters + 1
-    half *= stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)  # few configurations: a t quantile, not a normal one
+    half *= stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)  # a t quantile, because configurations are few
     groups = means["architecture"].to_numpy(object)
     half = np.maximum(half, _jackknife(lambda keep: _fit(model, x[keep], y[keep]).at(grid), groups, cliff.level))
     fitted = fit.at(grid)
@@ -404,10 +406,10 @@ def cliffs(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Verdicts, one row per architecture on score and one row "pooled" on relative score, and their curves.
+    """(verdicts, curves), with a verdict per architecture on the score, and one "pooled" on the relative score.
 
-    baseline: the dense configuration that the score is relative to; an architecture without it is not pooled. The
-    curves have the columns of `curve` after `architecture`, `value` and `model`. Without points, both are empty.
+    baseline: the dense configuration to which scores are relative. An architecture without it is not pooled. The table
+    of curves has the columns of `curve` after `architecture`, `value`, and `model`. Without points, both are empty.
     """
     points = relative_score(points, baseline)
     groups = points.groupby("architecture", observed=True, sort=False)
@@ -423,7 +425,7 @@ def cliffs(
         verdicts.append(dataclasses.asdict(found))
         curves.append(drawn.assign(architecture=name, value=value, model=found.model))
     columns = ["architecture", "value", "model", "sparsity", "fitted", "low", "high"]
-    some = [frame for frame in curves if len(frame)] or curves[:1]  # an empty frame would cost the others their types
+    some = [frame for frame in curves if len(frame)] or curves[:1]  # an empty frame would change the others' types
     table = pd.DataFrame(verdicts, columns=[field.name for field in dataclasses.fields(Cliff)])
     return table, pd.concat(some, ignore_index=True)[columns] if some else pd.DataFrame(columns=columns)
 
@@ -432,8 +434,10 @@ def cliffs(
 
 
 def _decide(found: Cliff, located: bool, common: bool) -> tuple[Verdict, str]:
-    """The verdict on a fitted `found`. located: the configurations reject a break at the edges of the search; common:
-    so does the spread between architectures.
+    """The verdict and its reason.
+
+    located: whether the configurations reject a break at the edges of the search. common: whether the spread between
+    architectures does.
     """
     alpha = 1 - found.level
     bends = found.bends
@@ -456,9 +460,9 @@ def _decide(found: Cliff, located: bool, common: bool) -> tuple[Verdict, str]:
 
 
 def _deviations(fit: _Fit, x: Array, y: Array, grid: Array, signs: Array) -> Array:
-    """Refits of the fit's model to its wild resamples, less the fit: (grid, resamples).
+    """Deviations of refits to wild resamples from the fit, (grid, resamples).
 
-    Residuals are scaled by 1 / (1 - leverage), as a jackknife does: with the square root the band is too narrow.
+    Residuals are scaled by 1 / (1 - leverage), as in a jackknife, because a square root makes the band too narrow.
     """
     model = fit.model
     basis, columns = _project(model, x)
@@ -468,7 +472,7 @@ def _deviations(fit: _Fit, x: Array, y: Array, grid: Array, signs: Array) -> Arr
     remainder = drawn - basis @ (basis.T @ drawn)
     best = np.argmax((columns.T @ remainder) ** 2, axis=0)
     off = np.empty((len(grid), signs.shape[1]))
-    for shape in np.unique(best):  # resamples with the same shape are one linear fit
+    for shape in np.unique(best):  # resamples with the same shape share a linear fit
         which = best == shape
         design = _design(model, x, model.shapes[[shape]])
         coefficients = np.linalg.lstsq(design, drawn[:, which], rcond=None)[0]
@@ -477,7 +481,7 @@ def _deviations(fit: _Fit, x: Array, y: Array, grid: Array, signs: Array) -> Arr
 
 
 def _configurations(points: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Means over seeds, one row per architecture x configuration, in the order of their names."""
+    """Means over seeds, one row per architecture and configuration, sorted by name."""
     names = {name: points[name].astype(str) for name in ("architecture", "configuration")}
     groups = points.assign(**names).groupby(["architecture", "configuration"])
     return groups[["sparsity", value]].mean().reset_index()
@@ -511,6 +515,6 @@ def _check(points: pd.DataFrame, value: str) -> None:
 def _check_options(level: float, resamples: int) -> None:
     if not 0.5 <= level < 1:
         raise ValueError(f"level must lie in 0.5..1, not {level}")
-    fewest = round(5 / (SELECTED * (1 - level)))  # else an end of the interval would rest on fewer than 5 resamples
+    fewest = round(5 / (SELECTED * (1 - level)))  # 5 resamples beyond each end of the interval
     if resamples < fewest:
         raise ValueError(f"resamples = {resamples} are too few for level {level}: at least {fewest}")

@@ -1,4 +1,4 @@
-"""Many traces -> two tables: `facts`, all their rows, and `runs`, one row per run and seed."""
+"""Collect all traces into two tables: `facts`, with all their rows, and `runs`, with one row per run and seed."""
 
 import json
 from collections.abc import Mapping
@@ -22,10 +22,11 @@ def collect(
     runs: str | Path,
     origin: str,
 ) -> None:
-    """Write the tables `facts` and `runs` from the traces `files`, run id -> path, in the order of the ids.
+    """Write the tables `facts` and `runs` from traces, sorted by run id.
 
-    specs, codes: run id -> canonical spec and code that its trace must have. origin: digest that the tables carry
-    (traces/origin.py). TraceError, naming the file, for any that is not the run's own or was made otherwise.
+    files: run id -> trace. specs, codes: run id -> canonical spec and code that its trace must have. origin: digest
+    that the tables carry (traces/origin.py). Raises TraceError, which names the file, for a trace of another run, spec,
+    or code.
     """
     rows: list[dict[str, Any]] = []
     with whole(facts) as temporary:
@@ -38,10 +39,10 @@ def collect(
 
 
 def _seeds(about: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row per seed of a trace. target_sparsity: the nominal setting of a sparsity control, missing for others.
+    """A row per seed of a trace.
 
-    Columns `*_seconds`: the seed's share of its job's seconds. A job trains its seeds one after another and measures
-    their seconds together; the shares are equal, and add up to the job's.
+    target_sparsity: the nominal setting of a sparsity control, missing for other activations. *_seconds: the seed's
+    equal share of the job's seconds, because a job trains its seeds one after another and measures their total time.
     """
     spec = json.loads(about["spec"])
     training, activation = spec["training"], spec["activation"]
@@ -49,7 +50,7 @@ def _seeds(about: dict[str, Any]) -> list[dict[str, Any]]:
     common |= {key: spec[key]["name"] for key in ("architecture", "activation", "loss", "normalization")}
     common |= {"target_sparsity": activation.get("sparsity", activation.get("q")), "steps": training["steps"]}
     common |= {"device": about["device"], "threads": about["threads"], "torch": about["versions"]["torch"]}
-    for key in ("processor", "instruction_set"):  # of a run that went on elsewhere, those of every place
+    for key in ("processor", "instruction_set"):  # of every machine, for a run that moved
         common[key] = " + ".join(dict.fromkeys(place[key] for place in about.get("environments", []))) or None
     common |= {f"{part}_seconds": seconds / len(spec["seeds"]) for part, seconds in about["seconds"].items()}
     rows = []

@@ -1,4 +1,4 @@
-"""How far weights drift, and against what."""
+"""Drift of the hidden weights, and its differences from the controls."""
 
 from collections.abc import Sequence
 
@@ -8,22 +8,22 @@ from sparsity_cliff.analysis.means import CELL, finished, hidden, last_step, ove
 
 
 def run_drift(facts: pd.DataFrame) -> pd.DataFrame:
-    """Drift z of each run, seed and step: the mean over the hidden weight matrices that an activation feeds."""
+    """Drift z of each run, seed, and step, as the mean over the hidden weight matrices that an activation feeds."""
     drift = facts[facts["metric"] == "drift_z"].merge(hidden(facts), on=["run", "layer"])
     return drift.groupby([*CELL, "run", "seed", "step"], sort=False)["value"].mean().reset_index()
 
 
 def drift(facts: pd.DataFrame, runs: pd.DataFrame, level: float) -> pd.DataFrame:
-    """Drift z over steps: mean and interval over seeds, per cell and step."""
+    """Mean and interval of drift z over seeds, per cell and step."""
     return over_seeds(run_drift(finished(facts, runs)), [*CELL, "step"], level)
 
 
 def drift_contrasts(facts: pd.DataFrame, runs: pd.DataFrame, controls: Sequence[str], level: float) -> pd.DataFrame:
-    """Drift z at the last step, per cell, and its difference from each control, paired by seed.
+    """Drift z at the last step, per cell, and its differences from the controls, paired by seed.
 
-    against: "nothing" (the drift itself), a control activation with the same data (odd or linear functions do not
-    drift: claim C4), or "random data" (the same activation on Gaussian inputs and random labels: claim C3).
-    p: two-sided one-sample t test of the paired differences against 0; missing for one seed or equal differences.
+    against: "nothing" (the drift itself), a control activation with the same data (claim C4: odd or linear functions do
+    not drift), or "random data" (claim C3: the same activation on Gaussian inputs with random labels). p: two-sided
+    one-sample t test of the paired differences against 0; missing for one seed or equal differences.
     """
     final = last_step(run_drift(finished(facts, runs)))
     keys = ["architecture", "normalization", "loss", "seed"]

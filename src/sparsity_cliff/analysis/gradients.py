@@ -6,11 +6,11 @@ from sparsity_cliff.analysis.means import CELL, finished, tested
 
 
 def gradient_signs(facts: pd.DataFrame, runs: pd.DataFrame, level: float) -> pd.DataFrame:
-    """∂L/∂z at initialization over z > 0, z <= 0 and all z: mean over sites per seed, then over seeds, per cell.
+    """Means of ∂L/∂z at initialization over z > 0, z <= 0, and all z, first over sites, then over seeds, per cell.
 
-    metric: gradient_positive, gradient_nonpositive or gradient_all; the last is what tells odd and linear activations
-    from others (claims C1 and C4). t: mean ÷ standard error; p: two-sided t test against 0. Both are missing for one
-    seed, or where all seeds have the same value, such as 0.
+    metric: gradient_positive, gradient_nonpositive, or gradient_all, which distinguishes odd and linear activations
+    from others (claims C1 and C4). t: mean ÷ standard error. p: two-sided t test against 0. Both are missing for one
+    seed, or if all seeds have the same value, such as 0.
     """
     good = finished(facts, runs)
     signs = good[(good["step"] == 0) & good["metric"].str.startswith("gradient_")]

@@ -1,7 +1,7 @@
-"""Means over seeds, and what they are taken of.
+"""Means over seeds, and the rows that they include.
 
-A mean comes with its two-sided t interval at `level` (missing for one seed) and with n. Seeds that diverged are in no
-mean.
+A mean has a two-sided t interval at `level` (missing for one seed) and the number of seeds, n. Diverged seeds are
+excluded.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def finished(facts: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_seeds(frame: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataFrame:
-    """Mean, low, high and n of the column `value` within each group."""
+    """Mean, low, high, and n of the column `value` within each group."""
     groups = frame.groupby(list(by), sort=False, dropna=False)["value"]
     table = groups.agg(mean="mean", deviation="std", n="count").reset_index()
     freedom = (table["n"] - 1).clip(lower=1)
@@ -30,9 +30,9 @@ def over_seeds(frame: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataF
 
 
 def tested(frame: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataFrame:
-    """As `over_seeds`, and t and p: the two-sided one-sample t test of the mean against 0.
+    """The table of `over_seeds` with t and p of the two-sided one-sample t test of the mean against 0.
 
-    Both are missing for one seed, or where all values are equal.
+    Both are missing for one seed, or if all values are equal.
     """
     table = over_seeds(frame, by, level)
     errors = frame.groupby(list(by), sort=False, dropna=False)["value"].sem().to_numpy()
@@ -46,9 +46,9 @@ def last_step(facts: pd.DataFrame) -> pd.DataFrame:
 
 
 def hidden(facts: pd.DataFrame) -> pd.DataFrame:
-    """(run, layer) of the weight matrices that an activation feeds, without the head's.
+    """(run, layer) of the weight matrices that an activation feeds, without the head.
 
-    The head is left out: under cross-entropy and plain gradient descent its mean is conserved exactly.
+    The head is excluded, because its mean is conserved exactly under cross-entropy and plain gradient descent.
     """
     fed, head = (
         facts.loc[facts["metric"] == metric, ["run", "layer"]].drop_duplicates()

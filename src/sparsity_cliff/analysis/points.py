@@ -1,4 +1,4 @@
-"""One point per configuration and seed: measured sparsity against score."""
+"""Points of score against measured sparsity, one per configuration and seed."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,21 @@ import pandas as pd
 
 from sparsity_cliff.analysis.means import finished, last_step
 
-#: What a run is judged by: the first of these test metrics that its architecture's runs have. Share of right answers
-#: (of right next tokens), PESQ (1 to 4.64) and STOI (0 to 1) of enhanced speech.
+#: Test metrics that can be the score. The first one that all runs of an architecture have is used: accuracy (for
+#: language models, of the next token), then PESQ (1 to 4.64) and STOI (at most 1) of enhanced speech.
 SCORES = ["accuracy", "pesq", "stoi"]
 
 
 def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], exclude: Sequence[str]) -> pd.DataFrame:
-    """One row per finished seed on real data: measured sparsity and score at the last step.
+    """One row per finished seed on real data, with measured sparsity and score at the last step.
 
-    losses: of each architecture's runs, those with the first of these losses that it has any with. metric: which of
-    SCORES the score is, one for all points of an architecture. configuration: the activation, with the normalization
-    where that is not the architecture's own. fitted: whether the point belongs to the curve, that is, its activation is
-    not in `exclude`. Columns also: loss, near_zero_share, target_sparsity (the nominal setting of a control), run.
+    losses: for each architecture, only runs with the first of these losses that it was trained with are used. exclude:
+    activations that are not fitted.
+
+    Columns: metric is the element of SCORES that is the score, the same for all points of an architecture.
+    configuration is the activation, with the normalization if it is not the architecture's own. fitted tells whether
+    the curve is fitted to the point. Further columns: architecture, seed, sparsity, score, loss, near_zero_share,
+    target_sparsity (the nominal setting of a control), run.
     """
     whole = last_step(finished(facts, runs))
     whole = whole[whole["layer"].isna() & (whole["split"] == "test") & (whole["data"] == "real")]
@@ -27,9 +30,9 @@ def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], exclu
     wide = whole[whole["loss"] == whole["architecture"].map(judged)].pivot_table(
         index=["run", "seed", "architecture", "activation", "normalization", "loss"], columns="metric", values="value"
     )
-    wide = wide.reindex(columns=["activation_sparsity", "near_zero_share", *SCORES])  # also where no seed finished
+    wide = wide.reindex(columns=["activation_sparsity", "near_zero_share", *SCORES])  # even if no seed finished
     table = wide.reset_index().rename(columns={"activation_sparsity": "sparsity"})
-    table = table[table[list(SCORES)].notna().any(axis=1)].reset_index(drop=True)  # silence has no score
+    table = table[table[list(SCORES)].notna().any(axis=1)].reset_index(drop=True)  # silent output has no score
     table["metric"] = [""] * len(table)
     table["score"] = np.nan
     for _, part in table.groupby("architecture"):
@@ -37,7 +40,7 @@ def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], exclu
         table.loc[part.index, "metric"], table.loc[part.index, "score"] = metric, part[metric]
     own = table["normalization"] == "default"
     configuration = table["activation"].where(own, table["activation"] + " · " + table["normalization"])
-    # the order of the study, not of the alphabet
+    # in the order of the study
     table = runs[["run", "seed", "target_sparsity"]].merge(
         table.assign(configuration=configuration), on=["run", "seed"]
     )

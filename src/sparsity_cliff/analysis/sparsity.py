@@ -4,12 +4,12 @@ import pandas as pd
 
 from sparsity_cliff.analysis.means import CELL, finished, last_step, over_seeds
 
-#: Below this share of zeros throughout, an activation counts as one with hardly any exact zeros (GELU and its like).
+#: An activation whose share of zeros is always below this has hardly any exact zeros (such as GELU).
 DENSE = 0.001
 
 
 def sparsity_over_steps(facts: pd.DataFrame, runs: pd.DataFrame, level: float) -> pd.DataFrame:
-    """Network-level activation sparsity and near-zero share over steps: mean and interval over seeds.
+    """Activation sparsity and near-zero share of the whole model over steps: mean and interval over seeds.
 
     dense: whether the activation, with its normalization, has a mean sparsity below DENSE in every row of the table.
     """
@@ -19,9 +19,9 @@ def sparsity_over_steps(facts: pd.DataFrame, runs: pd.DataFrame, level: float) -
 
 
 def sparsity_by_depth(facts: pd.DataFrame, runs: pd.DataFrame, level: float) -> pd.DataFrame:
-    """Activation sparsity of each site at the last step: mean and interval over seeds. depth counts from the input.
+    """Activation sparsity and near-zero share of each site at the last step: mean and interval over seeds.
 
-    dense: as for `sparsity_over_steps`.
+    depth counts sites from the input. dense: as for `sparsity_over_steps`.
     """
     sites = last_step(finished(facts, runs))
     sites = sites[sites["layer"].notna() & sites["metric"].isin(["activation_sparsity", "near_zero_share"])]

@@ -1,4 +1,4 @@
-"""How large the largest activations are, and where they sit."""
+"""The size and the position of the largest activations."""
 
 import numpy as np
 import pandas as pd
@@ -7,13 +7,13 @@ from sparsity_cliff.analysis.means import CELL, finished, over_seeds
 
 
 def spikes(facts: pd.DataFrame, runs: pd.DataFrame, reference: str | None, level: float) -> pd.DataFrame:
-    """Spikes of each site (and of the whole model: layer and depth missing) at each step, over seeds, per cell.
+    """Means of spikes over seeds, per cell, site, and step. Rows of the whole model have no layer and depth.
 
-    metric: spike; spike_ratio; amplification, which is the spike over that of the activation `reference` (ReLU) with
-    the same architecture, normalization, loss, data, site, step and seed; and, for token data, spike_first_token_share
-    and spike_delimiter_share, with what uniform placement gives as `expected`. Means of the first three are geometric,
-    with the t interval of the logarithms, since ratios multiply; those of shares are arithmetic. n counts the seeds
-    that have a spike: a site whose every activation is 0 has none.
+    metric: spike; spike_ratio; amplification, the spike divided by that of the activation `reference` (ReLU) with the
+    same architecture, normalization, loss, data, site, step, and seed; and for token data, spike_first_token_share and
+    spike_delimiter_share, with the share under uniform placement as `expected`. Means of the first three are geometric,
+    with the t interval of the logarithms, because ratios multiply. Means of shares are arithmetic. n counts the seeds
+    with a spike; a site whose activations are all 0 has none.
     """
     good = finished(facts, runs)
     good = good[good["split"] == "test"]

@@ -1,10 +1,10 @@
-"""Why weights drift: the expected gradient of pre-activations in closed form, and by Monte Carlo with autograd.
+"""Why weights drift: the expected gradient at pre-activations, in closed form and by Monte Carlo with autograd.
 
-A two-layer network: pre-activations z, activations φ(z), outputs f = A φ(z), with the K x units entries of A
-independent normal draws of deviation s. L is the loss of one example, as the study's losses average it over outputs;
-the expectation is over A, at fixed z. Then E[∂L/∂z] has the sign of φ φ' for each unit:
+A two-layer network has pre-activations z, activations φ(z), and outputs f = A φ(z). The K x units entries of A are
+independent normal variables with standard deviation s. L is the loss of one example, averaged over outputs like the
+study's losses. The expectation is over A, at fixed z. Then E[∂L/∂z] has the sign of φ φ' for each unit:
 
-- mean squared error, exact at any s: 2 s² φ(z) φ'(z). (It is K s² φ φ' for ½‖f - y‖², and ours is 2/K of that.)
+- mean squared error, exact for any s: 2 s² φ(z) φ'(z). (For ½‖f - y‖², it is K s² φ φ', and this loss is 2/K of that.)
 - cross-entropy, to first order in s²: (K - 1)/K s² φ(z) φ'(z). (The softmax is expanded at f = 0.)
 """
 
@@ -20,17 +20,17 @@ from sparsity_cliff.study.registry import make
 from sparsity_cliff.study.spec import Entry
 
 OUTPUTS = 5  # K
-UNITS = 16  # their pre-activations are the quantiles of N(0, 1): those of an untrained network, and symmetric
-DRAWS = 10_000  # of A, each with its mirror image -A
-ERRORS = 4  # standard errors within which the two must agree: a chance of 1 in 16,000 that they do not
+UNITS = 16  # with quantiles of N(0, 1) as pre-activations, which are symmetric, as in an untrained network
+DRAWS = 10_000  # of A, each paired with -A
+ERRORS = 4  # tolerance in standard errors; chance exceeds it in 1 of 16,000 cases
 
-#: Function of a loss -> (closed form in units of s², from φ φ'; the s of the Monte Carlo). Cross-entropy's is small,
-#: so that what the first order leaves out, of relative order s², is far below the standard error.
+#: Function of a loss -> (closed form in units of s², given φ φ'; s of the Monte Carlo). For cross-entropy, s is small,
+#: so that the neglected terms, of relative order s², are far below the standard error.
 CLOSED_FORMS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "mse": (lambda product: 2 * product, 1.0),
     "cross_entropy": (lambda product: (OUTPUTS - 1) / OUTPUTS * product, 0.01),
 }
-#: The names are those of the metrics gradient_positive, gradient_nonpositive and gradient_all.
+#: Region -> mask of z. The names match the metrics gradient_positive, gradient_nonpositive, and gradient_all.
 REGIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "positive": lambda z: z > 0,
     "nonpositive": lambda z: z <= 0,
@@ -40,15 +40,15 @@ SCHEMA = pa.schema(
     [
         ("activation", pa.string()),
         ("loss", pa.string()),
-        ("region", pa.string()),  # of REGIONS
-        ("closed_form", pa.float64()),  # mean of E[∂L/∂z] over the region's pre-activations ÷ s²
-        ("mean", pa.float64()),  # the same by Monte Carlo
+        ("region", pa.string()),  # key of REGIONS
+        ("closed_form", pa.float64()),  # mean of E[∂L/∂z] over the region ÷ s²
+        ("mean", pa.float64()),  # its Monte Carlo estimate
         ("standard_error", pa.float64()),
         ("n", pa.int64()),  # draws
-        ("within", pa.bool_()),  # the two agree to `tolerance`
+        ("within", pa.bool_()),  # whether both agree within `tolerance`
         ("tolerance", pa.float64()),  # standard errors
         ("s", pa.float64()),
-        ("left_out", pa.string()),  # why there are no numbers; "" where there are
+        ("left_out", pa.string()),  # why there are no numbers; "" if there are
     ]
 )
 
@@ -60,7 +60,7 @@ def preactivations() -> Tensor:
 
 
 def value_times_slope(function: nn.Module, z: Tensor) -> Tensor:
-    """φ(z) φ'(z), with the slope that autograd passes back, which may be a surrogate. Same shape as z."""
+    """φ(z) φ'(z) in the shape of z, with the slope of autograd, which may be a surrogate."""
     z = z.clone().requires_grad_()
     a = function(z)
     (slope,) = torch.autograd.grad(a.sum(), z)
@@ -69,9 +69,9 @@ def value_times_slope(function: nn.Module, z: Tensor) -> Tensor:
 
 
 def gradients(function: nn.Module, loss: nn.Module, z: Tensor, s: float, draws: int, random: torch.Generator) -> Tensor:
-    """∂L/∂z (draws, units) for draws of A, or rather its mean over A and -A, each draw having the label 0.
+    """∂L/∂z (draws, units), each row the mean over a draw of A and -A, with the label 0.
 
-    The pairs are as good a sample of the expectation, and rid it of the terms that are odd in A and cancel anyway.
+    The pairs sample the same expectation without the terms that are odd in A, whose expectation is 0.
     """
     half = s * torch.randn(draws, OUTPUTS, len(z), generator=random, dtype=torch.float64)
     every = z.expand(2 * draws, -1).clone().requires_grad_()
@@ -83,11 +83,11 @@ def gradients(function: nn.Module, loss: nn.Module, z: Tensor, s: float, draws: 
 
 
 def obstacle(function: nn.Module) -> str:
-    """Why the closed forms do not apply to an activation: "random", "mixes units", or "" where they do.
+    """Why the closed forms do not apply to an activation: "random" or "mixes units"; "" if they apply.
 
-    They need a function of one number. That is so where the same input gives the same output twice, and each of many
-    pre-activations the output that it gives alone, to rounding. That is asked of positive ones, too: half of a
-    symmetric set is what both ReLU and Top-K at 50 % keep.
+    They need a deterministic function of one number. The same input must give the same output twice, and each of many
+    pre-activations must give the output that it gives alone, within rounding. A positive set is tested, too, because
+    ReLU and Top-K at 50 % both keep half of a symmetric set.
     """
     symmetric = torch.linspace(-6, 6, 200, dtype=torch.float64)
     for z in (symmetric, symmetric.abs()):
@@ -96,7 +96,7 @@ def obstacle(function: nn.Module) -> str:
                 torch.manual_seed(0)
                 together, again = function(z[None]), function(z[None])
                 alone = torch.cat([function(unit.view(1, 1)) for unit in z], dim=1)
-        except (RuntimeError, ValueError, IndexError):  # refuses a single unit
+        except (RuntimeError, ValueError, IndexError):  # a single unit is rejected
             return "mixes units"
         if not torch.equal(together, again):
             return "random"
@@ -106,13 +106,13 @@ def obstacle(function: nn.Module) -> str:
 
 
 def cells(activation: str, function: nn.Module, loss: str, name: str, criterion: nn.Module | None) -> list[Any]:
-    """The rows of one activation and one loss. name: the loss's function; criterion: None where no form is known."""
+    """The rows of an activation and a loss. name: function of the loss. criterion: None if no closed form is known."""
     blank = {"activation": activation, "loss": loss, "left_out": ""}
     reason = obstacle(function) if criterion else "no closed form for this loss"
     if reason or criterion is None:
         return [blank | {"region": region, "left_out": reason} for region in REGIONS]
     z, (closed_form, s) = preactivations(), CLOSED_FORMS[name]
-    random = generator(0, f"theory/{activation}/{loss}")  # of one's own, so that a new activation changes no other
+    random = generator(0, f"theory/{activation}/{loss}")  # a stream per pair, so that new activations change no others
     sample, expected = gradients(function, criterion, z, s, DRAWS, random) / s**2, value_times_slope(function, z)
     rows = []
     for region, chosen in REGIONS.items():
@@ -125,7 +125,7 @@ def cells(activation: str, function: nn.Module, loss: str, name: str, criterion:
 
 
 def table(activations: Mapping[str, Any], losses: Mapping[str, Any]) -> pa.Table:
-    """The table `theory`: a row per activation, loss and region.
+    """The table `theory`: a row per activation, loss, and region.
 
     activations, losses: name -> entry {name, function, **options} of a run's spec.
     """

@@ -1,4 +1,4 @@
-"""How weights are distributed at the start and at the end."""
+"""Distributions of weights at the start and at the end of training."""
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,8 @@ from sparsity_cliff.traces.metrics import HISTOGRAM_EDGES
 def histograms(facts: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Weight densities at the first and the last step, per unit of the initial standard deviation.
 
-    Mean over seeds and over the hidden matrices that an activation feeds. left, right: bin edges; the two open bins
-    have no density: outside is the share of the weights that lies in them. moment: "start" or "end".
+    They are means over seeds and over the hidden matrices that an activation feeds. moment: "start" or "end". left,
+    right: edges of a bin. outside: share of the weights in the two open bins, which have no density.
     """
     good = finished(facts, runs)
     rows = good[good["metric"].str.startswith("weight_histogram.")].merge(hidden(good))

@@ -1,5 +1,5 @@
-"""What is wrong with data."""
+"""The error of the data stage."""
 
 
 class DataError(ValueError):
-    """A data file that cannot be used; the message names the file."""
+    """Data cannot be used; the message is one line that names the file or source."""

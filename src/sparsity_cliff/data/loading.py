@@ -1,4 +1,4 @@
-"""From the arrays of a data file to a data set in its layout."""
+"""Turn the arrays of a data file into a data set of their layout."""
 
 import zipfile
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from sparsity_cliff.study import registry
 
 
 def from_arrays(arrays: Mapping[str, Any]) -> Dataset:
-    """The data set of the arrays that a source made. ValueError or KeyError where they are of no layout."""
+    """The data set of a source's arrays. Raises ValueError or KeyError if they fit no layout."""
     for key, layout in MARKS.items():
         if key in arrays:
             found: Dataset = registry.load("layout", layout).of(arrays)
             return found
-    raise ValueError(f"none of the arrays {', '.join(MARKS)}")
+    raise ValueError(f"has none of the arrays {', '.join(MARKS)}")
 
 
 def load(path: str | Path) -> Dataset:
-    """Read a file of the data stage. DataError where it is missing, torn or not such a file."""
+    """Read a file of the data stage. Raises DataError if it is missing, torn, or of no layout."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             contents = {key: arrays[key] for key in arrays.files}
@@ -32,4 +32,4 @@ def load(path: str | Path) -> Dataset:
     try:
         return from_arrays(contents)
     except (ValueError, KeyError, OSError) as error:
-        raise DataError(f"{path}: not a data file that can be used ({error})") from error
+        raise DataError(f"{path}: not a usable data file ({error})") from error

@@ -1,4 +1,4 @@
-"""The data stage: from a source to the one file that training reads."""
+"""The data stage: call a source and write its arrays to the file that training reads."""
 
 import json
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from sparsity_cliff.traces.files import whole
 
 
 def prepare(spec: str, output: str | Path, root: str | Path, batches: Mapping[str, int] | None = None) -> None:
-    """Call the source of a canonical data spec and write its arrays, once they are those of a layout.
+    """Call the source of a canonical data spec, check its arrays, and write them.
 
-    root: where a source keeps what it fetches. batches: architecture -> its batch size, which the training examples
-    must be enough for. DataError, naming the source, where they are not, or where the arrays are of no layout.
+    root: folder for the source's downloads. batches: architecture -> its batch size, which must not exceed the number
+    of training examples. Raises DataError, which names the source or the architecture, if a check fails.
     """
     entry = json.loads(spec)
     function = entry.pop("function")
@@ -28,11 +28,11 @@ def prepare(spec: str, output: str | Path, root: str | Path, batches: Mapping[st
 
 
 def check(function: str, arrays: Any, batches: Mapping[str, int]) -> None:
-    """DataError, naming the source, where its arrays cannot be trained on."""
-    from sparsity_cliff.data.loading import from_arrays  # torch, which a source that only fetches does without
+    """Raise DataError, which names the source, if its arrays cannot be used for training."""
+    from sparsity_cliff.data.loading import from_arrays  # imports torch, which a source may not need
 
     if not isinstance(arrays, Mapping) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise DataError(f"{function}: returns no dict of numpy arrays; valid: {LAYOUTS}")
+        raise DataError(f"{function}: does not return a dict of numpy arrays; valid: {LAYOUTS}")
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise DataError(f"{function}: {name} is an array of Python objects; valid: {LAYOUTS}")
@@ -47,16 +47,16 @@ def check(function: str, arrays: Any, batches: Mapping[str, int]) -> None:
     labeled = KINDS[kind] == "labeled"
     if not isinstance(data, registry.load("layout", KINDS[kind])) or (kind == "image" and len(data.shape) != 3):
         found = f"{type(data).__name__.lower()} examples of shape {data.shape}"
-        raise DataError(f"{function}: {found}; its module states KIND = {kind!r}")
+        raise DataError(f"{function}: {found}; its module defines KIND = {kind!r}")
     if labeled and shape is not None and tuple(shape) != data.shape:
-        raise DataError(f"{function}: examples of shape {data.shape}; its module states SHAPE = {shape}")
+        raise DataError(f"{function}: examples of shape {data.shape}; its module defines SHAPE = {shape}")
     for part in ("x_train", "x_test"):
         if labeled and not np.isfinite(arrays[part]).all():
             raise DataError(f"{function}: {part} has values that are not finite")
     for architecture, size in batches.items():
         if size > data.examples:
             where = f"architectures.{architecture}.batch_size"
-            most = f"the examples of {function} for training, here {data.examples}"
+            most = f"{data.examples} (training examples of {function})"
             raise DataError(f"{where}: {size} is not valid; valid: at most {most}")
 
 

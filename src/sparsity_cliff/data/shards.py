@@ -1,7 +1,9 @@
-"""Token shards (.bin), the format of Karpathy's llm.c: a header of 256 int32 (magic 20240520, version 1, number of
-tokens), then that many uint16 tokens, little-endian. They are read through a memory map.
+"""Token shards (.bin) in the format of Karpathy's llm.c.
 
-`python -m sparsity_cliff.data.shards TEXT OUT.bin` makes one of any file: its bytes are the tokens, the vocabulary is
+A shard has a header of 256 int32 (magic 20240520, version 1, number of tokens), followed by the uint16 tokens, all
+little-endian. Shards are read through a memory map.
+
+`python -m sparsity_cliff.data.shards TEXT OUT.bin` converts any file: its bytes are the tokens, and the vocabulary is
 256.
 """
 
@@ -16,11 +18,11 @@ import numpy as np
 from sparsity_cliff.data.errors import DataError
 
 MAGIC, VERSION, HEADER = 20240520, 1, 256  # the header is HEADER int32
-PIECE = 1 << 24  # bytes of a shard that are in memory at once while it is checked
+PIECE = 1 << 24  # bytes that are checked at once
 
 
 def tokens(path: str | Path) -> np.ndarray:
-    """The tokens of a shard, uint16, memory-mapped. DataError, naming the file, where it is no whole shard."""
+    """The tokens of a shard, uint16 (n,), memory-mapped. Raises DataError, which names the file, if it is damaged."""
     try:
         header, size = np.fromfile(path, "<i4", HEADER), os.path.getsize(path)
     except OSError as error:
@@ -33,12 +35,12 @@ def tokens(path: str | Path) -> np.ndarray:
         raise DataError(f"{path}: its header says {header[2]} tokens; valid: 1 or more")
     expected = 4 * HEADER + 2 * int(header[2])
     if size != expected:
-        raise DataError(f"{path}: {size} bytes where its header says {expected}")
+        raise DataError(f"{path}: {size} bytes, but its header says {expected}")
     return np.memmap(path, "<u2", "r", offset=4 * HEADER)
 
 
 def check(path: str | Path, vocabulary: int) -> str:
-    """SHA-256 of a shard that is whole and has all tokens below `vocabulary`, else DataError. Reads all of it, once."""
+    """SHA-256 of a shard. Raises DataError if the shard is damaged or has a token that is not below `vocabulary`."""
     tokens(path)
     digest, position = hashlib.sha256(), 0
     with open(path, "rb") as file:
@@ -57,7 +59,7 @@ def check(path: str | Path, vocabulary: int) -> str:
 
 
 def write(path: str | Path, tokens: np.ndarray) -> None:
-    """Make a shard of a stream of token numbers, any kind of integer. ValueError where they do not fit into one."""
+    """Write a stream of token numbers, (n,) of any integer type, as a shard. Raises ValueError if they do not fit."""
     if tokens.dtype.kind not in "iu" or tokens.ndim != 1 or not 1 <= len(tokens) < 2**31:
         raise ValueError(f"{path}: {tokens.dtype} tokens of shape {tokens.shape}; valid: 1 or more integers in a row")
     if tokens.min() < 0 or tokens.max() >= 2**16:
@@ -70,7 +72,8 @@ def write(path: str | Path, tokens: np.ndarray) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m sparsity_cliff.data.shards", description="Text to token shard.")
+    """Command line: convert a file to a shard of its bytes."""
+    parser = argparse.ArgumentParser(prog="python -m sparsity_cliff.data.shards", description="Make a token shard.")
     parser.add_argument("text", help="any file; its bytes are the tokens")
     parser.add_argument("shard", help="the .bin file to write")
     options = parser.parse_args(arguments)

@@ -21,7 +21,7 @@ def titles(frame: pd.DataFrame) -> list[str]:
 def loss(frame: pd.DataFrame) -> str:
     """The loss of the panels whose titles name none, in words."""
     bare = frame["panel"] == frame["architecture"]
-    words = "" if bare.all() else " where a title names no other"
+    words = "" if bare.all() else " if a title names no other"
     return "".join(f"Loss: {name}{words}." for name in frame.loc[bare, "loss"].unique())
 
 

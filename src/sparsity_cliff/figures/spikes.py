@@ -52,7 +52,7 @@ def draw(table: pd.DataFrame) -> Figure:
             page.percent_axis(axes.yaxis)
         for name, dashes, face in PLACES.values():
             handles[name] = Line2D([], [], color=INK, linestyle=dashes, marker="o", markerfacecolor=face or INK)
-        handles["the same, if placed at random"] = Line2D([], [], color=PALE, linewidth=0.6)
+        handles["the same, under random placement"] = Line2D([], [], color=PALE, linewidth=0.6)
     return page.finish(figure, handles, _notes(spikes, by_depth, places))
 
 
@@ -70,7 +70,10 @@ def _places(axes: Axes, own: pd.DataFrame, styles: dict[str, Look]) -> None:
 def _notes(spikes: pd.DataFrame, by_depth: pd.DataFrame, places: pd.DataFrame) -> list[str]:
     below = "; below: by site at the last step" if len(by_depth) else ""
     notes = [f"Real data. Above: of the whole model{below}.", series.loss(spikes)]
-    notes += [series.interval(spikes, "band, bar"), "Mean: geometric. Axes span the means; an interval may go beyond."]
+    notes += [
+        series.interval(spikes, "band, bar"),
+        "Mean: geometric. Axes span the means; an interval may extend beyond.",
+    ]
     if len(places):
         return [*notes, "Lowest: share of windows whose spike is at a token of that kind; no interval."]
-    return [*notes, "Where in a sequence spikes are is measured on token data, which these runs have none of."]
+    return [*notes, "These runs have no token data, so the positions of spikes are not shown."]

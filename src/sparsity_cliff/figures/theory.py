@@ -78,9 +78,9 @@ def _notes(theory: pd.DataFrame, known: pd.DataFrame, measured: pd.DataFrame) ->
         names = rows["loss" if "loss" in str(reason) else "activation"].unique()
         notes.append(f"No closed form ({reason}): {', '.join(page.line_handles(looks(names)))}.")
     if measured.empty:
-        return [*notes, "No signs at initialization: that takes gradients of two seeds; no interval."]
+        return [*notes, "No signs at initialization: they need gradients of two seeds; no interval."]
     notes.append(f"Lower panels: at step 0 on real data, in standard errors over seeds ({seeds(measured['n'])}), which")
-    notes.append(f"say how sure the sign is; logarithmic beyond ±{LINEAR}.")
+    notes.append(f"show how certain the sign is; logarithmic beyond ±{LINEAR}.")
     notes.append(series.loss(measured))
     notes.append(f"{span(100 * measured['level'])} % t intervals: table gradient_signs.")
     return notes

@@ -32,7 +32,7 @@ def draw(table: pd.DataFrame) -> Figure:
     handles |= {f"end, {name}": mark for name, mark in page.line_handles(shown).items()}
     notes = [f"Hidden weights that an activation feeds: mean of {seeds(frame['n'])}; no interval."]
     most = frame["outside"].max()
-    where = f"; in a panel: the most at the end, from {100 * MUCH:g} % on" if most >= MUCH else ""
+    where = f"; in a panel: the maximum at the end, if {100 * MUCH:g} % or more" if most >= MUCH else ""
     notes.append(f"Beyond ±{REACH} σ₀, not drawn: {f'at most {100 * most:.2g} %' if most else 'none'} of them{where}.")
     notes.append(series.loss(drawn))
     others = page.line_handles({name: look for name, look in styles.items() if name not in shown})

@@ -1,7 +1,7 @@
 """Activations and sparsity controls, and the site that holds one.
 
-Every entry of `ACTIVATIONS` is a factory: keyword-only options -> `nn.Module` that maps pre-activations z to
-activations of the same shape. To add one: write the factory here, add its line to the dict.
+Every entry of `ACTIVATIONS` is a factory that takes keyword-only options and returns an `nn.Module`, which maps
+pre-activations z to activations of the same shape. To add one, write the factory here and add its line to the dict.
 """
 
 import inspect
@@ -17,10 +17,10 @@ from sparsity_cliff.study.registry import ActivationName, NonNegative, Positive,
 
 
 class Site(nn.Module):
-    """One activation site: pre-activation in, activation out. Probes find sites by this class.
+    """An activation site, which maps a pre-activation to an activation of the same shape. Probes find this class.
 
-    `dim` is the feature axis of the tensors that pass (1 for channels-first images and signals, -1 for vectors and
-    tokens). It is what "per token over features" means for Top-K, and what a unit is for dead units.
+    `dim` is the feature axis of the input: 1 for channels-first images and signals, -1 for vectors and tokens. Top-K
+    ranks along this axis, and dead units are counted along it.
     """
 
     def __init__(self, function: nn.Module, dim: int = -1):
@@ -40,9 +40,9 @@ class Site(nn.Module):
 
 
 class Squared(nn.Module):
-    """base(z)², optionally clipped: min(base(z)², clip), with zero gradient where clipped.
+    """base(z)², or min(base(z)², clip), whose gradient is zero where it is clipped.
 
-    With base ReLU: ReLU² of Primer (So et al., arXiv 2109.08668), gradient 2·relu(z).
+    With ReLU as base, this is ReLU² of Primer (So et al., arXiv 2109.08668), with gradient 2·relu(z).
     """
 
     def __init__(self, base: nn.Module, clip: float | None):
@@ -56,7 +56,7 @@ class Squared(nn.Module):
 
 
 class BSiLU(nn.Module):
-    """(z + α)·σ(z) - α/2 (Horuz et al., arXiv 2505.22074, eq. 7): 0 at 0 with slope ½ + α/4, -α/2 far below.
+    """(z + α)·σ(z) - α/2 (Horuz et al., arXiv 2505.22074, eq. 7). It is 0 at 0, with slope ½ + α/4, and tends to -α/2.
 
     Its derivative, the surrogate gradient of SUGAR, is σ(z)·(1 + (z + α)·(1 - σ(z))).
     """
@@ -66,7 +66,7 @@ class BSiLU(nn.Module):
         self.alpha = alpha
 
     def forward(self, z: Tensor) -> Tensor:
-        # the same function, without the difference of near numbers that bfloat16 would lose around 0
+        # the same function, without a difference of close numbers, which loses bits of bfloat16 near 0
         return F.silu(z) + self.alpha / 2 * torch.tanh(z / 2)
 
 
@@ -80,15 +80,15 @@ class _ReLUWithSlopeOfBSiLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (z,) = ctx.saved_tensors
-        z = z.to(torch.promote_types(z.dtype, torch.float32))  # 1 - σ(z) has few bits in bfloat16
+        z = z.to(torch.promote_types(z.dtype, torch.float32))  # bfloat16 has too few bits for 1 - σ(z)
         gate = torch.sigmoid(z)
         return gradient * (gate * (1 + (z + ctx.alpha) * (1 - gate))).to(gradient.dtype), None
 
 
 class SugarBSiLU(nn.Module):
-    """SUGAR (Horuz et al., arXiv 2505.22074, section 3): ReLU forward, bit for bit; backward the derivative of B-SiLU.
+    """SUGAR (Horuz et al., arXiv 2505.22074, section 3): ReLU in the forward pass, the derivative of B-SiLU backward.
 
-    So units below 0 still learn, and the measured zeros are ReLU's.
+    Units below 0 still learn, and the measured zeros are those of ReLU, to the bit.
     """
 
     def __init__(self, alpha: float):
@@ -101,22 +101,22 @@ class SugarBSiLU(nn.Module):
 
 
 class NoisyReLU(nn.Module):
-    """ReLU with learned noise where it saturates (Gülçehre et al., arXiv 1603.00391, eqs. 8-19).
+    """ReLU with learned noise in its saturated part (Gülçehre et al., arXiv 1603.00391, eqs. 8-19).
 
         φ(z) = α·h(z) + (1 - α)·u(z) + d(z)·s(z)·ε        s(z) = c·(σ(p·Δ(z)) - ½)²        Δ(z) = h(z) - u(z)
 
-    h is the hard nonlinearity, u its linearization, d(z) = -sgn(z)·sgn(1 - α) the direction of the noise, and p is
-    learned. ε is |N(0, 1)| (`half_normal`) or N(0, 1) (`normal`); in eval mode it is its mean, √(2/π) or 0, so that
-    what is measured is the expectation. Noise comes from torch's global generator.
+    Here, h is the hard nonlinearity, u is its linearization, d(z) = -sgn(z)·sgn(1 - α) is the direction of the noise,
+    and p is learned. ε is |N(0, 1)| (`half_normal`) or N(0, 1) (`normal`). In eval mode, ε is its mean, √(2/π) or 0, so
+    that measurements see the expectation. The noise comes from torch's global generator.
 
-    The formulas are made for hard sigmoid and hard tanh. For ReLU this is our reading: h = relu and u(z) = z, so that Δ
-    is relu(-z): above 0 nothing changes, bit for bit, and below 0 φ is (1 - α)·z + d·s·ε. At α = 1 the formula's
-    sgn(1 - α) would switch the noise off; we take +1 there, the noise pointing up into the linear part, as for α < 1.
-    One p for each site, 1 at the start: at 0 it would have no gradient, and drawing it would change the initial
-    weights that runs of one seed share.
+    The paper defines the formulas for hard sigmoid and hard tanh. For ReLU, we read them as h = relu and u(z) = z, so
+    that Δ(z) = relu(-z). Above 0, φ equals ReLU to the bit; below 0, φ is (1 - α)·z + d·s·ε. At α = 1, sgn(1 - α) would
+    disable the noise, so we use +1 there: as for α < 1, the noise points up into the linear part. Each site has one p,
+    which starts at 1. At 0, p would have no gradient, and a random start would change the initial weights that runs of
+    one seed share.
 
-    Half-normal noise has a positive mean, so that in eval mode nothing below 0 is exactly 0 and the activation
-    sparsity is next to none; with normal noise and α = 1 eval mode is ReLU.
+    Half-normal noise has a positive mean, so in eval mode, hardly any output is exactly 0, and the activation sparsity
+    is close to 0. With normal noise and α = 1, eval mode is ReLU.
     """
 
     def __init__(self, alpha: float, c: float, noise: str):
@@ -141,12 +141,12 @@ class NoisyReLU(nn.Module):
 
 
 class TopK(nn.Module):
-    """Keep the largest (1 - sparsity) share of base(z), set the others to 0.
+    """Keep the largest share 1 - sparsity of base(z), and set all other elements to 0.
 
-    over: "features" ranks each token's (pixel's, position's) features by themselves; "example" ranks all activations of
-    an example together, so that a convolution may keep whole regions. Of n, n - round(sparsity·n) are kept, at least
-    one. by: what "largest" means, the value or the magnitude. Survivors that are 0 themselves (ReLU below its
-    threshold) still count as zeros, so the measured sparsity can exceed the setting.
+    over: "features" ranks the features of each token (pixel, position) separately; "example" ranks all activations of
+    an example together, so that a convolution may keep whole regions. Of n elements, n - round(sparsity·n) are kept,
+    but at least one. by: whether the value or the magnitude is ranked. Kept elements that are 0 themselves (ReLU below
+    its threshold) still count as zeros, so the measured sparsity can exceed the setting.
     """
 
     def __init__(self, base: nn.Module, sparsity: float, by: str, over: str):
@@ -167,11 +167,11 @@ class TopK(nn.Module):
 
 
 class TopKGELUReference(nn.Module):
-    """GELU, then the published code's Top-K, whose count is inverted: it zeros about 1 - sparsity of an example.
+    """GELU, followed by the Top-K of the published code, whose count is inverted: it zeros a share of 1 - sparsity.
 
-    Its threshold is the int((1 - sparsity)·n)-th *smallest* of an example's n activations, and what lies below that
-    becomes 0: 50 of 512, which is 9.8 %, at a nominal 90 %. It ranks by value, so that what it zeros are the troughs
-    of GELU, and not the small magnitudes.
+    Its threshold is the int((1 - sparsity)·n)-th *smallest* of an example's n activations, and it zeros smaller values:
+    50 of 512, which is 9.8 %, at a nominal 90 %. It ranks by value, so it zeros the troughs of GELU and not the small
+    magnitudes.
     """
 
     def __init__(self, sparsity: float):
@@ -187,13 +187,13 @@ class TopKGELUReference(nn.Module):
 
 
 def quantile(z: Tensor, q: float, dim: int) -> Tensor:
-    """The q-quantile of z along `dim`, which stays as an axis of size 1: linear between order statistics, as numpy's.
+    """The q-quantile of z along `dim`, which stays as an axis of size 1. Linear between order statistics, as in numpy.
 
-    The gradient flows to the one or two elements that it lies between.
+    The gradient flows to the one or two elements next to the quantile.
     """
-    # not torch.quantile: it refuses bfloat16, and before torch 2.15 more than 2^24 elements; nor a sort: the selection
-    # of the upper part and of its two smallest takes a third of the time or less
-    place = q * (z.shape[dim] - 1)  # of the quantile, in ascending order
+    # torch.quantile rejects bfloat16 and, before torch 2.15, more than 2^24 elements; a sort takes three times as long
+    # as this selection of the upper part and its two smallest elements
+    place = q * (z.shape[dim] - 1)  # position of the quantile in ascending order
     above = z.shape[dim] - int(place)
     upper = z.topk(above, dim=dim, sorted=False).values
     lowest = upper.topk(min(2, above), dim=dim, largest=False).values
@@ -201,11 +201,10 @@ def quantile(z: Tensor, q: float, dim: int) -> Tensor:
 
 
 class QuantileReLU(nn.Module):
-    """relu(z - Q_q(z)); unshifted: z where z > Q_q(z), else 0.
+    """relu(z - Q_q(z)); not shifted: z where z > Q_q(z), else 0.
 
-    Q_q is over each token's features or over the whole example, as for Top-K. The measured zeros are q by construction
-    for continuous z, within 1/n. The gradient flows through the quantile of the shifted form as through any order
-    statistic.
+    Q_q is the quantile over each token's features or over the whole example, as for Top-K. For continuous z, the share
+    of zeros is q by construction, within 1/n. In the shifted form, the gradient also flows through the quantile.
     """
 
     def __init__(self, q: float, shifted: bool, over: str):
@@ -223,53 +222,64 @@ class QuantileReLU(nn.Module):
 
 
 def relu() -> nn.Module:
+    """ReLU: max(z, 0)."""
     return nn.ReLU()
 
 
 def gelu(*, approximate: Literal["none", "tanh"] = "none") -> nn.Module:
+    """GELU: z·Φ(z) (Hendrycks & Gimpel, arXiv 1606.08415), or its tanh approximation."""
     return nn.GELU(approximate=approximate)
 
 
 def silu() -> nn.Module:
+    """SiLU: z·σ(z)."""
     return nn.SiLU()
 
 
 def tanh() -> nn.Module:
+    """The hyperbolic tangent."""
     return nn.Tanh()
 
 
 def identity() -> nn.Module:
+    """The identity, z."""
     return nn.Identity()
 
 
 def leaky_relu(*, negative_slope: NonNegative = 0.01) -> nn.Module:
+    """Leaky ReLU: z above 0, negative_slope·z below."""
     return nn.LeakyReLU(negative_slope)
 
 
 def elu(*, alpha: Positive = 1.0) -> nn.Module:
+    """ELU: z above 0, α·(exp(z) - 1) below (Clevert et al., arXiv 1511.07289)."""
     return nn.ELU(alpha)
 
 
 def relu2(*, clip: Positive | None = None) -> nn.Module:
+    """ReLU², optionally clipped (see Squared)."""
     return Squared(nn.ReLU(), clip)
 
 
 def gelu2(*, clip: Positive | None = None) -> nn.Module:
+    """GELU², optionally clipped (see Squared)."""
     return Squared(nn.GELU(), clip)
 
 
 def bsilu(*, alpha: Positive = 1.67) -> nn.Module:
+    """B-SiLU (see BSiLU)."""
     return BSiLU(alpha)
 
 
 def sugar_bsilu(*, alpha: Positive = 1.67) -> nn.Module:
+    """ReLU with the gradient of B-SiLU (see SugarBSiLU)."""
     return SugarBSiLU(alpha)
 
 
 def sugar_bsilu_reference() -> nn.Module:
-    """What the published code's SUGAR-BSiLU computes: ReLU, forward and backward.
+    """ReLU, which is what SUGAR-BSiLU of the published code computes, forward and backward.
 
-    Its surrogate gradient stands in a module's method named `backward`, which autograd never calls.
+    Its surrogate gradient is in a module's method named `backward`, which autograd never calls.
     """
     return nn.ReLU()
 
@@ -277,18 +287,20 @@ def sugar_bsilu_reference() -> nn.Module:
 def noisy_relu(
     *, alpha: Positive = 1.0, c: Positive = 1.0, noise: Literal["half_normal", "normal"] = "half_normal"
 ) -> nn.Module:
+    """ReLU with learned noise below 0 (see NoisyReLU)."""
     return NoisyReLU(alpha, c, noise)
 
 
 def noisy_relu_reference() -> nn.Module:
-    """What the published code's NoisyReLU computes: ReLU, forward and backward, in training and in eval mode.
+    """ReLU, which is what NoisyReLU of the published code computes, forward and backward, in training and eval mode.
 
-    Its noise is multiplied by 0 below 0, where it belongs, and has scale 0 above; its p never gets a gradient.
+    Below 0, where the noise belongs, it is multiplied by 0; above 0, its scale is 0. Its p never gets a gradient.
     """
     return nn.ReLU()
 
 
 def topk_gelu_reference(*, sparsity: Share) -> nn.Module:
+    """GELU with the Top-K of the published code (see TopKGELUReference)."""
     return TopKGELUReference(sparsity)
 
 
@@ -299,7 +311,7 @@ def topk(
     by: Literal["value", "magnitude"] = "value",
     over: Literal["features", "example"] = "features",
 ) -> nn.Module:
-    """ValueError where the base has an option without a default, for which there is no place here (Top-K itself)."""
+    """Top-K of another activation (see TopK). Raises ValueError for a base with a required option, such as Top-K."""
     bases = {
         name: factory
         for name, factory in ACTIVATIONS.items()
@@ -311,6 +323,7 @@ def topk(
 
 
 def quantile_relu(*, q: Share, shifted: bool = True, over: Literal["features", "example"] = "features") -> nn.Module:
+    """ReLU with its threshold at the q-quantile (see QuantileReLU)."""
     return QuantileReLU(q, shifted, over)
 
 

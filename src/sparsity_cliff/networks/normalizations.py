@@ -1,6 +1,6 @@
-"""Normalizations: factories (features, spatial) -> `nn.Module`.
+"""Normalizations: factories (features, spatial) -> `nn.Module` that keeps the shape of its input.
 
-`features` is the size of the feature axis. `spatial` counts the axes behind it: 0 for vectors and tokens (features
+`features` is the size of the feature axis. `spatial` is the number of axes after it: 0 for vectors and tokens (features
 last), 1 for signals (N, C, L), 2 for images (N, C, H, W).
 """
 
@@ -14,21 +14,21 @@ from sparsity_cliff.study.registry import Momentum, Positive, Share
 
 
 class TokenBatchNorm(nn.BatchNorm1d):
-    """Batch norm of (..., features): every token of every example is one sample."""
+    """Batch norm of (..., features), in which every token of every example is a sample."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.flatten(0, -2)).view_as(x)
 
 
 class QuantileBatchNorm(nn.Module):
-    """Batch norm around the q-quantile of each feature over batch and positions, in place of its mean.
+    """Batch norm around the q-quantile of each feature over batch and positions, instead of its mean.
 
         weight · (x - Q_q) / √(S + eps) + bias
 
-    In training, the share q of a feature's values lies below 0 before the affine part, within 1/n for continuous x.
-    S is the mean square of x - Q_q, or, with `around_mean`, the variance. Running estimates as in torch's batch norm:
-    (1 - momentum) · old + momentum · new, variances unbiased; in eval mode they stand in for those of the batch, and
-    examples do not see one another. ValueError in training where a feature has a single value.
+    In training, a share q of a feature's values is below 0 before the affine part, within 1/n for continuous x. S is
+    the mean square of x - Q_q or, with `around_mean`, the variance. Running estimates follow torch's batch norm,
+    (1 - momentum) · old + momentum · new, with unbiased variances. Eval mode uses them instead of batch statistics, so
+    examples are independent. Raises ValueError in training if a feature has a single value.
     """
 
     running_quantile: Tensor
@@ -47,7 +47,7 @@ class QuantileBatchNorm(nn.Module):
         self.register_buffer("running_square", torch.ones(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # statistics of bfloat16 would be coarse
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # bfloat16 is too coarse for statistics
         if self.training:
             rows = wide.movedim(self.dim, 0).flatten(1)  # (features, values)
             n = rows.shape[1]
@@ -71,12 +71,12 @@ class QuantileBatchNorm(nn.Module):
 
 
 class QuantileLayerNorm(nn.Module):
-    """Layer norm around the q-quantile, in place of the mean, of each token's features; where the data is
-    channels-first, of each example's channels and positions.
+    """Layer norm around the q-quantile, instead of the mean.
 
         weight · (x - Q_q) / √(mean((x - Q_q)²) + eps) + bias
 
-    The share q of what is normalized together lies below 0 before the affine part, within 1/n for continuous x.
+    Statistics are over the features of each token; for channels-first data, over the channels and positions of each
+    example. A share q of these values is below 0 before the affine part, within 1/n for continuous x.
     """
 
     def __init__(self, features: int, spatial: int, q: float, eps: float):
@@ -92,7 +92,7 @@ class QuantileLayerNorm(nn.Module):
         rows = wide.flatten(1) if self.spatial else wide  # (examples, channels · positions) or (..., features)
         centered = rows - quantile(rows, self.q, -1)
         y = (centered / (centered.square().mean(-1, keepdim=True) + self.eps).sqrt()).view_as(x)
-        shape = (-1,) + (1,) * self.spatial  # of a feature's weight against (..., features, *positions)
+        shape = (-1,) + (1,) * self.spatial  # broadcasts over (..., features, *positions)
         return (y * self.weight.view(shape) + self.bias.view(shape)).to(x.dtype)
 
     def extra_repr(self) -> str:
@@ -100,40 +100,44 @@ class QuantileLayerNorm(nn.Module):
 
 
 def none(features: int, spatial: int) -> nn.Module:
+    """No normalization."""
     return nn.Identity()
 
 
 def batch_norm(features: int, spatial: int, *, eps: Positive = 1e-5) -> nn.Module:
+    """Batch norm per feature, over batch and positions (Ioffe & Szegedy, arXiv 1502.03167)."""
     return {0: TokenBatchNorm, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d}[spatial](features, eps=eps)
 
 
 def layer_norm(features: int, spatial: int, *, eps: Positive = 1e-5) -> nn.Module:
-    """Per token over features; per example over channels and positions where the data is channels-first."""
+    """Layer norm per token over features; for channels-first data, per example over channels and positions."""
     return nn.LayerNorm(features, eps=eps) if spatial == 0 else nn.GroupNorm(1, features, eps=eps)
 
 
 def quantile_batch_norm(
     features: int, spatial: int, *, q: Share, eps: Positive = 1e-5, momentum: Momentum = 0.1
 ) -> nn.Module:
+    """Batch norm around the q-quantile, scaled by the root mean square around it (see QuantileBatchNorm)."""
     return QuantileBatchNorm(features, spatial, q, eps, momentum, around_mean=False)
 
 
 def quantile_mean_batch_norm(
     features: int, spatial: int, *, q: Share, eps: Positive = 1e-5, momentum: Momentum = 0.1
 ) -> nn.Module:
-    """The quantile is the center only; the scale is the ordinary variance, around the mean.
+    """Batch norm centered at the q-quantile and scaled by the ordinary variance around the mean.
 
-    What "quantile-mean" means is our reading: no text that we could read explains it. The published code divides by
-    this variance, too.
+    This is our reading of "quantile-mean", which no text available to us explains. The published code also divides by
+    this variance.
     """
     return QuantileBatchNorm(features, spatial, q, eps, momentum, around_mean=True)
 
 
 def quantile_layer_norm(features: int, spatial: int, *, q: Share, eps: Positive = 1e-5) -> nn.Module:
+    """Layer norm around the q-quantile (see QuantileLayerNorm)."""
     return QuantileLayerNorm(features, spatial, q, eps)
 
 
-#: Those whose statistics are of the batch: not for processes that share one. The study's validation reads it.
+#: Normalizations with batch statistics, which processes that share a batch cannot use. Study validation reads this.
 OVER_BATCH = ("batch_norm", "quantile_batch_norm", "quantile_mean_batch_norm")
 NORMALIZATIONS: dict[str, Callable[..., nn.Module]] = {
     "none": none,

@@ -1,4 +1,4 @@
-"""What the outputs of activation sites are like on held-out data. Definitions are those of docs/definitions.md."""
+"""Statistics of the outputs of activation sites on held-out data. docs/definitions.md defines them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,10 +14,10 @@ NEAR_ZERO = 1e-3  # |a| <= NEAR_ZERO x RMS(a) counts as near zero
 
 
 class SiteSums:
-    """Sums over the evaluation set, of one site, on its device.
+    """Sums of one site over the evaluation set, on the site's device.
 
-    elements, zeros, negative (pre-activations < 0), square (Σ a²) and near_zero count elements. windows: windows of
-    tokens with a spike; at_first_token, at_delimiter: how many of these have it there.
+    elements, zeros, negative (pre-activations < 0), and near_zero count elements; square is Σ a². windows counts
+    windows of tokens with a spike; at_first_token and at_delimiter count those whose spike is there.
     """
 
     NAMES = ("elements", "zeros", "negative", "square", "near_zero", "windows", "at_first_token", "at_delimiter")
@@ -26,10 +26,10 @@ class SiteSums:
         self._site, self._zero = site, torch.zeros((), dtype=wide(device), device=device)
         self._sums = self._zero.repeat(len(self.NAMES))
         self.largest: Tensor | None = None  # |a|
-        self.silent: Tensor | None = None  # per unit: 0 on every example so far
+        self.silent: Tensor | None = None  # (units,): whether the unit was 0 on every example so far
 
     def add(self, **values: Tensor) -> None:
-        """Add to the sums of these names."""
+        """Add scalars to the sums with these names."""
         self._sums += torch.stack([values.get(name, self._zero).to(self._zero.dtype) for name in self.NAMES])
 
     @property
@@ -38,21 +38,21 @@ class SiteSums:
         return self._sums[self.NAMES.index("square")] / self._sums[self.NAMES.index("elements")]
 
     def see(self, top: Tensor, zero: Tensor) -> None:
-        """Keep the largest |a|, `top`, and the units that were never anything but 0. zero: a == 0, as shaped as a."""
+        """Update the largest |a| with `top`, a scalar, and the silent units with `zero`, a == 0 in the shape of a."""
         self.largest = top if self.largest is None else torch.maximum(self.largest, top)
-        dim = self._site.dim % zero.ndim  # of units; first over examples, which is the fast axis to reduce
+        dim = self._site.dim % zero.ndim  # axis of units; examples are reduced first, because that axis is fast
         units = zero.all(dim=0).movedim(dim - 1, 0).reshape(zero.shape[dim], -1).all(dim=1)
         self.silent = units if self.silent is None else self.silent & units
 
     def all(self) -> Tensor:
-        """The sums, the largest |a| and the share of silent units, in one tensor to bring back; `named` reads it."""
+        """The sums, the largest |a|, and the share of silent units, as one tensor to transfer. `named` reads it."""
         assert self.largest is not None
         assert self.silent is not None
         return torch.stack([*self._sums, self.largest.to(self._zero.dtype), self.silent.to(self._zero.dtype).mean()])
 
     @classmethod
     def named(cls, row: list[float]) -> dict[str, float]:
-        """The numbers of `all`, by name; also spike, dead and rms."""
+        """The numbers of `all` by name, with spike, dead, and rms."""
         found = dict(zip((*cls.NAMES, "spike", "dead"), row, strict=True))
         return found | {"rms": (found["square"] / found["elements"]) ** 0.5}
 
@@ -63,31 +63,31 @@ def activation_stats(
     batches: Sequence[Any],
     delimiters: Sequence[int] | None = None,
 ) -> Rows:
-    """Per site, accumulated over all `batches` of held-out data, and for the whole model.
+    """Statistics per site and for the whole model, over all `batches` of held-out data.
 
     forward: passes a batch through the model, in eval mode and without gradients. The near-zero share needs the RMS
-    over the whole set, hence a second pass where the set is more than one batch.
+    over the whole set, and therefore a second pass if there is more than one batch.
 
-    delimiters: of token data, whose batches are (tokens (N, T) int64, targets): the tokens that end a word or sentence.
-    Then also the share of windows whose spike, the largest |a| over tokens and features, sits at token 0, and at a
-    delimiter, and for the whole model what uniform placement would give. A window of zeros has no spike; one with equal
-    spikes at several tokens (a clipped activation) counts for each in equal parts.
+    delimiters: for token data, whose batches are (tokens int64 (N, T), targets), the tokens that end a word or
+    sentence. The rows then include the shares of windows whose spike, the largest |a| over tokens and features, is at
+    token 0 and at a delimiter, and for the whole model, the shares under uniform placement. A window of zeros has no
+    spike. A window with equal spikes at several tokens (a clipped activation) counts for each of them in equal parts.
     """
     named = sites(model)
     device = next(model.parameters(), torch.empty(0)).device
     sums = [SiteSums(site, device) for _, site in named]
-    marks: list[Tensor] = []  # per batch of token data (N, T): whether the token is a delimiter
+    marks: list[Tensor] = []  # (N, T) per batch of token data: whether the token is a delimiter
 
     def count(i: int, z: Tensor, a: Tensor) -> None:
         zero = a == 0
-        # example by example: over millions of elements at once, a float32 sum is off by 1e-5
+        # per example, because a float32 sum over millions of elements has an error of 1e-5
         square = torch.linalg.vector_norm(a.flatten(1), dim=1, dtype=torch.float32).to(wide(device)).square().sum()
         elements = a.new_tensor(a.numel(), dtype=wide(device))
         found: dict[str, Tensor] = {}
         if delimiters is None or a.shape[:-1] != marks[-1].shape:
             low, high = torch.aminmax(a)
         else:
-            low, high = a.amin(dim=-1), a.amax(dim=-1)  # (N, T); aminmax takes ten times as long over an axis
+            low, high = a.amin(dim=-1), a.amax(dim=-1)  # (N, T); aminmax over an axis takes ten times as long
             found = _places(torch.maximum(-low, high), marks[-1])
         if len(batches) == 1:
             found["near_zero"] = _near_zero(a, square / a.numel())
@@ -108,7 +108,7 @@ def activation_stats(
             for batch in batches:
                 forward(batch)
 
-    ran = [i for i, found in enumerate(sums) if found.largest is not None]  # a site may lie unused
+    ran = [i for i, found in enumerate(sums) if found.largest is not None]  # a site may be unused
     if not ran:
         return
     numbers = torch.stack([sums[i].all() for i in ran]).cpu().double().tolist()
@@ -120,14 +120,14 @@ def activation_stats(
 
 
 def _near_zero(a: Tensor, mean_square: Tensor) -> Tensor:
-    """How many elements are near zero, against the mean of a² over the whole evaluation set."""
+    """Number of elements near zero, relative to the mean of a² over the whole evaluation set."""
     return (a.abs() <= NEAR_ZERO * mean_square.sqrt()).count_nonzero()
 
 
 def _places(top: Tensor, delimiter: Tensor) -> dict[str, Tensor]:
-    """Windows with a spike, and how many of these have it at token 0, and at a delimiter.
+    """Numbers of windows with a spike, with a spike at token 0, and with a spike at a delimiter.
 
-    top: largest |a| of each token (N, T). delimiter: whether the token is one (N, T).
+    top: (N, T), the largest |a| of each token. delimiter: (N, T), whether a token is a delimiter.
     """
     highest = top.amax(dim=1, keepdim=True)
     at = ((top == highest) & (highest > 0)).float()
@@ -137,7 +137,7 @@ def _places(top: Tensor, delimiter: Tensor) -> dict[str, Tensor]:
 
 
 def _of_site(site: dict[str, float], delimiters: bool) -> Iterator[tuple[str, float]]:
-    """(metric, value) of one site."""
+    """(metric, value) pairs of one site."""
     yield "activation_sparsity", site["zeros"] / site["elements"]
     yield "near_zero_share", site["near_zero"] / site["elements"]
     yield "preactivation_negative_share", site["negative"] / site["elements"]
@@ -152,7 +152,7 @@ def _of_site(site: dict[str, float], delimiters: bool) -> Iterator[tuple[str, fl
 
 
 def _of_model(found: list[dict[str, float]], marks: list[Tensor], delimiters: bool) -> Iterator[Row]:
-    """Rows of the whole model: weighted by elements over sites."""
+    """Rows of the whole model, where shares are weighted by the elements of each site."""
     elements = sum(site["elements"] for site in found)
     shares = {
         "activation_sparsity": "zeros",

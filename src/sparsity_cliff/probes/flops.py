@@ -1,4 +1,4 @@
-"""Dense and potential FLOPs of the layers that a site feeds, and which layers these are."""
+"""Dense and potential FLOPs of the layers that an activation site feeds."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,17 +13,17 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def flops(model: nn.Module, forward: Callable[[Any], object], batch: Any, measured: list[Row]) -> Rows:
-    """Per site: dense and potential FLOPs per example (2 per multiply-add) of the layers that the site feeds.
+    """Dense and potential FLOPs per example (2 per multiply-add) of the layers that each site feeds.
 
-    Potential is dense x (1 - sparsity), with the sparsity found in the rows `measured`. batch: of one example.
-    The fed layers are found by following the very tensors of one forward pass: a site that feeds two layers (a
-    convolution and a projection shortcut) gets both, one that feeds a pooling layer gets none. The weight matrices
-    found so are marked `fed_by_activation`: those are the ones that claim C2 expects to drift.
+    Potential FLOPs are dense FLOPs x (1 - sparsity), with the sparsity from the rows `measured`. batch: one example.
+    The fed layers are found by following the tensors of one forward pass. A site that feeds two layers (a convolution
+    and a projection shortcut) counts both; a site that feeds a pooling layer counts none. The weight matrices of fed
+    layers are marked `fed_by_activation`, because claim C2 expects them to drift.
     """
     fed = {name: 0.0 for name, _ in sites(model)}
     readers: dict[str, None] = {}  # layers whose input is a site's output
     source: dict[int, str] = {}  # address of a site's output -> the site
-    alive: list[Tensor] = []  # until the end, so that no address is used twice
+    alive: list[Tensor] = []  # kept to the end, so that no address is reused
 
     def leave(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -37,8 +37,8 @@ def flops(model: nn.Module, forward: Callable[[Any], object], batch: Any, measur
         if name := source.get(inputs[0].data_ptr()):
             weight: Tensor = layer.weight  # type: ignore[assignment]
             readers[names[layer]] = None
-            # weight.shape[0] counts output channels, of a transposed convolution input channels: at each of that
-            # side's tokens or pixels every weight is used once
+            # weight.shape[0] counts output channels, or input channels of a transposed convolution; each weight is
+            # used once for every token or pixel of that side
             side = inputs[0] if isinstance(layer, TRANSPOSED) else output
             fed[name] += 2.0 * weight.numel() * (side.numel() // weight.shape[0])
 

@@ -10,16 +10,17 @@ from sparsity_cliff.probes.sites import hooked, sites, wide
 
 
 def terms(targets: Tensor) -> int:
-    """Over how many terms a loss is a mean: labels or tokens, where targets are such, else examples."""
+    """Number of terms whose mean is the loss: labels or tokens for integer targets, otherwise examples."""
     return len(targets) if targets.is_floating_point() else targets.numel()
 
 
 class GradientSigns:
-    """∂L/∂z at every site over one training step, L summed over the batch: means over z > 0, z <= 0 and all z.
+    """Means of ∂L/∂z at every site over z > 0, over z <= 0, and over all z, in one training step.
 
-    Use as a context around the forward passes of the step, call backward, then `rows()`. Multiplying by `terms`, the
-    number of examples or tokens, undoes the loss's mean, so that the numbers are per example, as in the closed forms.
-    Where ranks share the batch, each watches its part, and the rows, which all ranks must ask for, are of the whole.
+    Use it as a context around the forward passes of the step, call backward, then `rows()`. The means are multiplied by
+    `terms`, the number of examples or tokens, which undoes the mean of the loss: L is summed over the batch, as in the
+    closed forms. If ranks share the batch, each rank watches its part. All ranks must then call `rows()`, which covers
+    the whole batch.
     """
 
     def __init__(self, model: nn.Module, terms: int):
@@ -35,7 +36,7 @@ class GradientSigns:
             exact = wide(gradient.device)
             count = positive.sum(dtype=exact)
             up, total = (gradient * positive).sum(dtype=exact), gradient.sum(dtype=exact)
-            # not z.numel(): a hook on z that holds z is a cycle, and keeps the step's whole graph from being freed
+            # not z.numel(): a hook on z that refers to z is a cycle, which keeps the graph of the step in memory
             sums = torch.stack([up, total - up, count, gradient.numel() - count])
             before = self._sums[i]
             self._sums[i] = sums if before is None else before + sums
@@ -50,7 +51,7 @@ class GradientSigns:
         self._hooks.__exit__(None, None, None)
 
     def rows(self, add: Callable[[list[Tensor]], None] = lambda tensors: None) -> Rows:
-        """The means per site. add: sums tensors over ranks, in place."""
+        """The rows of each site's means. add: sums tensors over ranks, in place."""
         found = [
             (depth, name, sums)
             for depth, ((name, _), sums) in enumerate(zip(self._named, self._sums, strict=True))

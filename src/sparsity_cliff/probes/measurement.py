@@ -1,4 +1,4 @@
-"""One measurement of a network in training: loss and scores on the held-out data, and the study's groups of probes."""
+"""One measurement of a network during training: loss and scores on held-out data, and the study's groups of probes."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -25,8 +25,8 @@ def measure(
 ) -> list[Row]:
     """The rows of one measurement.
 
-    At the last step of all held-out examples, before of the first `examples` of them. FLOPs and histograms at the first
-    and the last step. A loss whose `in_nats` is true is a negative log-likelihood.
+    The last step measures all held-out examples; earlier steps measure the first `examples` of them. FLOPs and
+    histograms are measured at the first and the last step. A loss with `in_nats` is a negative log-likelihood.
     """
     groups, last = spec.probes.measure, step == spec.training.steps
     batches = data.held_out(None if last else spec.probes.examples)
@@ -36,7 +36,7 @@ def measure(
         x, y = batch
         with autocast():
             outputs = model(x).float()
-        if len(judged) < len(batches):  # probes may pass them twice
+        if len(judged) < len(batches):  # probes may pass each batch twice
             judged.append({"loss": loss_of(outputs, y), **data.scores(outputs, y, last)})
 
     model.eval()
@@ -64,7 +64,7 @@ def measure(
 
 
 def _means(examples: list[int], judged: list[dict[str, Tensor | float]]) -> dict[str, float]:
-    """Means over examples of what batches were judged by, each over the batches that have it."""
+    """Means of the batches' scores over examples, each over the batches that have the score."""
     means = {}
     for name in dict.fromkeys(name for scores in judged for name in scores):
         found = [(n, scores[name]) for n, scores in zip(examples, judged, strict=True) if name in scores]

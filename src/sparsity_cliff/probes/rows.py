@@ -1,4 +1,4 @@
-"""What a probe gives, and the steps at which it is asked."""
+"""The rows that a probe returns, and the steps that are measured."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,6 @@ Rows = Iterator[Row]
 
 
 def schedule(steps: int, every: int) -> list[int]:
-    """Steps that are measured: 0, the powers of two below `every`, the multiples of `every`, and the last."""
+    """The steps that are measured: 0, the powers of two below `every`, the multiples of `every`, and the last step."""
     powers = {2**k for k in range(every.bit_length()) if 2**k < min(every, steps)}
     return sorted({0, steps} | powers | set(range(every, steps, every)))

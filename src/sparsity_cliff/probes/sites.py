@@ -1,7 +1,7 @@
-"""Where a network is watched: activation sites, weight matrices, and hooks on the sites.
+"""Activation sites, weight matrices, and hooks on the sites.
 
-Every probe reads: none changes a weight, a buffer, a gradient or the state of a random generator, so that probing more
-or less changes no other number. Sums stay on the device; each measurement brings them back in one transfer.
+Probes only read. They change no weight, buffer, gradient, or state of a random generator, so the choice of probes
+changes no other number. Sums stay on the device, and each measurement transfers them at once.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,18 +14,18 @@ from sparsity_cliff.networks.activations import Site
 
 
 def sites(model: nn.Module) -> list[tuple[str, Site]]:
-    """Activation sites by name, in the order of their definition, which is the order from the input."""
+    """(name, site) of all activation sites, in the order of their definition, which starts at the input."""
     return [(name, module) for name, module in model.named_modules() if isinstance(module, Site)]
 
 
 def matrices(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Weight matrices by name: every parameter with two axes or more of a layer, convolution kernels included."""
+    """(name, parameter) of all weight matrices: weights with two or more axes, including convolution kernels."""
     return [(name, p) for name, p in model.named_parameters() if name.endswith("weight") and p.ndim >= 2]
 
 
 @contextmanager
 def hooked(model: nn.Module, hook: Callable[[int, Tensor, Tensor], None]) -> Iterator[None]:
-    """Within: hook(index of site, pre-activation, activation) at every pass through a site."""
+    """Within the context, call hook(index of site, pre-activation, activation) at every pass through a site."""
 
     def register(index: int, site: Site) -> torch.utils.hooks.RemovableHandle:
         return site.register_forward_hook(lambda _, inputs, output: hook(index, inputs[0], output))
@@ -39,5 +39,5 @@ def hooked(model: nn.Module, hook: Callable[[int, Tensor, Tensor], None]) -> Ite
 
 
 def wide(device: torch.device) -> torch.dtype:
-    """The type that sums are taken in: float64 where the device has it."""
+    """The type of sums: float64 if the device has it, else float32."""
     return torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64

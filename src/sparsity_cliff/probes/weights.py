@@ -1,4 +1,4 @@
-"""How far weight matrices have moved from their initialization."""
+"""The change of weight matrices since initialization."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,14 @@ from sparsity_cliff.traces.metrics import HISTOGRAM_EDGES
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Mean and standard deviation of every weight matrix at initialization: what drift is measured from."""
+    """Mean and standard deviation of every weight matrix at initialization, the reference for drift."""
 
     mean: dict[str, float]
     std: dict[str, float]
 
     @staticmethod
     def of(model: nn.Module) -> "InitialWeights":
+        """The statistics of a model that was just initialized."""
         named = matrices(model)
         stats = _mean_std_negative(named)
         return InitialWeights(
@@ -37,8 +38,10 @@ def _mean_std_negative(named: list[tuple[str, nn.Parameter]]) -> list[list[float
 
 
 def weights(model: nn.Module, initial: InitialWeights) -> Rows:
-    """Per weight matrix: mean, standard deviation, negative share, and drift z, which is
-    (mean W_t - mean W_0) / (std W_0 / sqrt n)."""
+    """Mean, standard deviation, negative share, and drift z of each weight matrix.
+
+    Drift z is (mean W_t - mean W_0) / (std W_0 / sqrt n) for a matrix of n weights.
+    """
     named = matrices(model)
     for depth, ((name, p), (mean, std, negative)) in enumerate(zip(named, _mean_std_negative(named), strict=True)):
         yield None, name, depth, "weight_mean", mean
@@ -50,9 +53,9 @@ def weights(model: nn.Module, initial: InitialWeights) -> Rows:
 
 
 def histograms(model: nn.Module, initial: InitialWeights) -> Rows:
-    """Per weight matrix: share of weights per bin of HISTOGRAM_EDGES, in units of the initial standard deviation.
+    """Share of weights in each bin of HISTOGRAM_EDGES, per weight matrix, in units of the initial standard deviation.
 
-    Row `weight_histogram.i` is the bin between edges i - 1 and i; the first and the last bin are open.
+    Row `weight_histogram.i` is the bin between edges i - 1 and i. The first and the last bin are open.
     """
     for depth, (name, p) in enumerate(matrices(model)):
         if initial.std[name] > 0:

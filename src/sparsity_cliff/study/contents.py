@@ -1,7 +1,7 @@
-"""What is in the files that a data entry names, as digests: a run on data of one's own is stale when these change.
+"""Digests of the files that a data entry names. A run on user data is stale when these files change.
 
-Every option of type `str` or `list[str]` whose value is the path of a file or a folder counts, from where the workflow
-starts. Times do not count: they only tell when a large file has to be read again.
+Every option of type `str` or `list[str]` counts if its value is the path of a file or folder, relative to where the
+workflow starts. Contents decide; times only show when a large file has to be read again.
 """
 
 import hashlib
@@ -14,12 +14,15 @@ from typing import Any
 
 from sparsity_cliff.study import options as known
 
-LARGE = 1 << 26  # bytes: from here on (0.1 s of reading) a file's digest is kept
+LARGE = 1 << 26  # bytes; digests of larger files (0.1 s of reading) are cached
 KEPT = Path("results") / "data" / "digests.json"
 
 
 def of_entry(entry: Mapping[str, Any]) -> dict[str, str]:
-    """Path -> digest, of what a resolved data entry {function, **options} names. OSError where one cannot be read."""
+    """Path -> digest of each file or folder that a resolved data entry {function, **options} names.
+
+    Raises OSError if one cannot be read.
+    """
     options = known.options_of("data", entry["function"])
     values = [entry[name] for name, option in options.items() if "str" in option.annotation]
     texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
@@ -27,7 +30,7 @@ def of_entry(entry: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _digest(path: str) -> str:
-    """Of a file's bytes, or of the names and bytes of all files below a folder."""
+    """Digest of a file's bytes, or of the names and bytes of all files below a folder."""
     if not os.path.isdir(path):
         return _file(path)
     sha = hashlib.sha256()
@@ -45,14 +48,14 @@ def _file(path: str) -> str:
     state = os.stat(path)
     if state.st_size < LARGE:
         return _read(path)
-    # the time of the last change of anything, which no program can set, tells an edit that keeps size and time
+    # no program can set ctime, so it shows an edit that keeps size and modification time
     key = [state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns]
     kept = _kept()
     known = kept.get(os.path.abspath(path))
     if known and known[:-1] == key:
         return str(known[-1])
     digest = _read(path)
-    with suppress(OSError):  # a read-only folder: then it is read every time
+    with suppress(OSError):  # read-only folder: the file is read every time
         KEPT.parent.mkdir(parents=True, exist_ok=True)
         temporary = KEPT.with_name(f".{KEPT.name}.{os.getpid()}")
         temporary.write_text(json.dumps({**kept, os.path.abspath(path): [*key, digest]}, indent=0))

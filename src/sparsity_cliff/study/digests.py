@@ -1,4 +1,4 @@
-"""Digests of source code: what a run, a table or a figure reaches by imports decides whether it is stale."""
+"""Digests of source code. The code that a run, table, or figure reaches by imports decides whether it is stale."""
 
 import ast
 import hashlib
@@ -16,9 +16,9 @@ from sparsity_cliff.study.source import PACKAGE, SourceError, bound, entries, lo
 
 @cache
 def _imported(module: str) -> set[tuple[str, str | None]]:
-    """(module, name) of every import, anywhere in a module's text, of our and the user's own code.
+    """(module, name) of every import of the package's or the user's own code, anywhere in a module.
 
-    name is None where a whole module is imported.
+    name is None if a whole module is imported.
     """
     package = module if path_of(module).name == "__init__.py" else module.rpartition(".")[0]
     found: set[tuple[str, str | None]] = set()
@@ -39,14 +39,14 @@ def _imported(module: str) -> set[tuple[str, str | None]]:
 
 @cache
 def _is_own(module: str) -> bool:
-    """Whether it is ours or the user's: not of Python, and not installed."""
+    """Whether a module is the package's or the user's own: neither Python's nor installed."""
     if module.partition(".")[0] == PACKAGE:
         return True
     try:
         path = path_of(module)
     except SourceError:
         return False
-    # by the folder's name: a virtual environment may see the packages of the system or of the user as well
+    # judged by the folder's name, because a virtual environment may also see packages of the system or the user
     installed = {"site-packages", "dist-packages"} & set(path.parts)
     return not installed and not path.is_relative_to(sysconfig.get_path("stdlib"))
 
@@ -62,7 +62,7 @@ def _is_module(name: str) -> bool:
 
 @cache
 def reach(roots: frozenset[str]) -> frozenset[str]:
-    """The modules of our and the user's own code that `roots` reach by imports, themselves included."""
+    """The modules of the package's and the user's own code that `roots` reach by imports, including `roots`."""
     seen: set[str] = set()
     todo = set(roots)
     while todo:
@@ -76,10 +76,10 @@ def reach(roots: frozenset[str]) -> frozenset[str]:
 
 @cache
 def module_digest(module: str, used: frozenset[str]) -> str:
-    """Digest of a module's code; comments, docstrings and formatting do not count.
+    """Digest of a module's code, without comments, docstrings, and formatting.
 
-    In the home of a registry, only the entries in `used` count, with what they use, and what is no entry's own.
-    `used` also holds names that other modules import from it.
+    In a module that holds a registry, the digest covers the entries in `used`, the code that they use, and all code
+    that does not belong to an entry. `used` also holds names that other modules import from this one.
     """
     statements = list(tree_of(module).body)
     lines = []
@@ -98,12 +98,12 @@ def module_digest(module: str, used: frozenset[str]) -> str:
 
 @cache
 def file_digest(path: Path) -> str:
-    """Digest of the code in a file that is no module of the package, such as a script of the workflow."""
+    """Digest of the code in a file outside the package, such as a script of the workflow."""
     return hashlib.sha256(ast.unparse(tree_of_file(path)).encode()).hexdigest()[:12]
 
 
 def forget() -> None:
-    """Read everything anew from now on: the files may have changed."""
+    """Clear all caches, because the files may have changed."""
     importlib.invalidate_caches()
     for module in (source, options, sys.modules[__name__]):
         for function in list(vars(module).values()):
@@ -112,7 +112,7 @@ def forget() -> None:
 
 
 def _closure(statements: list[ast.stmt], roots: Sequence[ast.AST]) -> set[str]:
-    """Names bound by `statements` that `roots` use, directly or through one another."""
+    """Names bound by `statements` that `roots` use, directly or through other statements."""
     homes = {name: statement for statement in statements for name in bound(statement)}
     seen: set[str] = set()
     todo = list(roots)
@@ -126,10 +126,10 @@ def _closure(statements: list[ast.stmt], roots: Sequence[ast.AST]) -> set[str]:
 
 @cache
 def code(roots: str | tuple[str, ...], selected: frozenset[tuple[str, str]] = frozenset()) -> dict[str, str]:
-    """Module -> digest, of all that `roots`, a module or several, reach by imports.
+    """Module -> digest, for all modules that `roots` (one module or several) reach by imports.
 
-    selected: (kind of registry, name or module:object) of what it will look up at run time. Entries with a file of
-    their own, and importable objects, add that file and what it imports; other entries of a registry do not count.
+    selected: pairs (kind of registry, name or module:object) that the code looks up at run time. An entry in a file of
+    its own, or an importable object, adds that file and its imports. Other entries of a registry do not count.
     """
     named = {roots} if isinstance(roots, str) else set(roots)
     modules = reach(frozenset(named | {locate(kind, function)[0] for kind, function in selected}))
@@ -138,7 +138,7 @@ def code(roots: str | tuple[str, ...], selected: frozenset[tuple[str, str]] = fr
         used[REGISTRIES[kind][0]].add(function)
     for module in modules:
         for home, name in _imported(module):
-            # of a module imported as a whole, any name may be used
+            # if a whole module is imported, any of its names may be used
             names = {n for s in tree_of(home).body for n in bound(s)} if name in (None, "*") else {str(name)}
             used.setdefault(home, set()).update(names)
     return {module: module_digest(module, frozenset(used.get(module, ()))) for module in sorted(modules)}

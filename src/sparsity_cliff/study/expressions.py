@@ -1,5 +1,6 @@
-"""What a module states about itself as a text, such as REQUIRES = ("width % heads == 0",): arithmetic and comparisons
-of names, judged without importing the module and without running any code of it.
+"""Evaluate expressions that a module defines as strings, such as REQUIRES = ("width % heads == 0",).
+
+An expression has arithmetic and comparisons of names. Its evaluation neither imports the module nor runs its code.
 """
 
 import ast
@@ -28,15 +29,15 @@ def _parse(text: str) -> ast.Expression:
 
 
 def names(text: str) -> list[str]:
-    """The names in an expression, each once. ValueError, without the text, where it is no expression."""
+    """The names in an expression, each once. Raises ValueError if the text is not a valid expression."""
     return list(dict.fromkeys(node.id for node in ast.walk(_parse(text)) if isinstance(node, ast.Name)))
 
 
 def value(text: str, values: Mapping[str, Any]) -> Any:
-    """The value of an expression. ValueError, without the text, where it has none."""
+    """The value of an expression. Raises ValueError if it is not valid or cannot be evaluated."""
     try:
         return _evaluate(_parse(text).body, values)
-    except Exception as error:  # division by zero, None % 2, a name that is not there
+    except Exception as error:  # division by zero, None % 2, an undefined name
         raise ValueError(str(error)) from error
 
 
@@ -65,7 +66,7 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
 
 
 def _evaluate(node: ast.expr, values: Mapping[str, Any]) -> Any:
-    """As Python would: `and`, `or` and chained comparisons stop at the first operand that decides."""
+    """Evaluate as Python does: `and`, `or`, and chained comparisons stop at the first operand that decides."""
     match node:
         case ast.Constant():
             return node.value

@@ -1,4 +1,4 @@
-"""The grid of a study: blocks of cells and seeds -> runs."""
+"""Expand the grid of a study, whose blocks hold cells and seeds, into runs."""
 
 import itertools
 import math
@@ -14,10 +14,10 @@ from sparsity_cliff.study.sections import DEFAULT, Architecture, Sections, requi
 from sparsity_cliff.study.spec import Data, Dataset, Entry, Probing, Run, Spec, canonical
 from sparsity_cliff.study.structure import unknown
 
-# what a study may grow to: some ten times what Snakemake handles well
+# limits of a study, about ten times what Snakemake handles well
 RUNS, BLOCK, TRAININGS = 20_000, 10_000, 200_000
-LONGEST = 200  # characters of a run's id, which names files: at most 255 with what is added
-ROOTS = ("sparsity_cliff.training.loop", "sparsity_cliff.data.loading")  # what computes a run's numbers
+LONGEST = 200  # characters of a run's id; file names add to it and may have 255
+ROOTS = ("sparsity_cliff.training.loop", "sparsity_cliff.data.loading")  # the code behind a run's numbers
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Cell:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What the study calls its parts."""
+        """Part -> its name in the study."""
         entries = {"activation": self.activation, "normalization": self.normalization, "loss": self.loss}
         names = {key: str(entry.name) for key, entry in entries.items()}
         return {"architecture": self.architecture.name, **names, "data": self.data}
 
 
 def expand(config: Config, sections: Sections, datasets: dict[str, Dataset]) -> dict[str, Run]:
-    """The runs of all blocks by id. StudyError for cells that are impossible, stand twice, or are too many."""
+    """Run id -> run, for all blocks. Raises StudyError for invalid or duplicate cells, and for too many."""
     runs: dict[str, Run] = {}
     origin: dict[tuple[str, int], int] = {}  # cell and seed -> block of the grid
     for number, block in enumerate(config["grid"]):
@@ -51,16 +51,19 @@ def expand(config: Config, sections: Sections, datasets: dict[str, Dataset]) -> 
             for seed in seeds:
                 key = (".".join(cell.labels.values()), seed)
                 if key in origin:
-                    raise StudyError(f"{where}: run {run.id} is in grid.{origin[key]} already (seed {seed})")
+                    raise StudyError(f"{where}: run {run.id} is already in grid.{origin[key]} (seed {seed})")
                 origin[key] = number
             runs[run.id] = run
         if len(runs) > RUNS or len(origin) > TRAININGS:
-            raise StudyError(f"{where}: too many runs; valid: at most {RUNS} and {TRAININGS} trainings in all")
+            raise StudyError(f"{where}: too many runs; valid: at most {RUNS} runs and {TRAININGS} trainings")
     return runs
 
 
 def blocks_of_seeds(where: str, blocks: list[int | str]) -> list[tuple[int, ...]]:
-    """Blocks of seeds: 7 is one seed, "0-2" three that one job trains one after another."""
+    """Blocks of seeds: 7 is one seed, and "0-2" is three seeds that one job trains one after another.
+
+    Raises StudyError for an empty block, a seed out of range, or a seed in two blocks.
+    """
     found: list[tuple[int, ...]] = []
     seen: set[int] = set()
     for number, block in enumerate(blocks):
@@ -74,7 +77,7 @@ def blocks_of_seeds(where: str, blocks: list[int | str]) -> list[tuple[int, ...]
             raise StudyError(f"{where}.{number}: {block!r} is not valid; valid: at most {BLOCK} seeds in a block")
         seeds = tuple(range(low, high + 1))
         if common := seen.intersection(seeds):
-            raise StudyError(f"{where}: seed {min(common)} stands in two blocks")
+            raise StudyError(f"{where}: seed {min(common)} appears in two blocks")
         seen.update(seeds)
         found.append(seeds)
     return found
@@ -110,12 +113,12 @@ def _cells(where: str, block: Config, sections: Sections, blocks: list[tuple[int
 
 
 def _possible(where: str, cell: Cell, device: str) -> None:
-    """StudyError where the parts of a cell cannot be trained together."""
+    """Raise StudyError if the parts of a cell cannot be trained together."""
     architecture, loss = cell.architecture, str(cell.loss.function)
     valid = source.words(architecture.module, "LOSSES")
     if valid and loss not in valid and ":" not in loss:
         raise StudyError(
-            f"{where}: loss {cell.loss.name} ({loss}) is impossible for architecture {architecture.name} "
+            f"{where}: loss {cell.loss.name} ({loss}) is not valid for architecture {architecture.name} "
             f"({architecture.model.function}); valid: {', '.join(valid)}"
         )
     where = f"{where}: {' · '.join(cell.labels.values())}"
@@ -124,19 +127,19 @@ def _possible(where: str, cell: Cell, device: str) -> None:
     processes = architecture.training.processes
     problem = _needs_whole_batch(cell) or ("study.device mps has one device" if device == "mps" else "")
     if processes > 1 and problem:
-        raise StudyError(f"{where}: processes={processes} share each batch, and {problem}; valid: processes: 1")
+        raise StudyError(f"{where}: processes={processes} share each batch, but {problem}; valid: processes: 1")
 
 
 def _needs_whole_batch(cell: Cell) -> str:
-    """Why processes that see a part of each batch would train another network; "" where they would not.
+    """Why a cell cannot be trained by processes that each see a part of the batch; "" if it can.
 
-    A module says so itself: OVER_BATCH names its functions that take statistics over the batch, LEARNS_FROM_BATCH maps
-    its functions to the option that, when it is not 0, makes them learn from it.
+    Modules define constants for this. OVER_BATCH lists the functions that take statistics over the batch.
+    LEARNS_FROM_BATCH maps functions to an option that, when it is not 0, makes them learn from the batch.
     """
     if cell.normalization.function:
         module, name = source.locate("normalization", cell.normalization.function)
         if name in source.words(module, "OVER_BATCH"):
-            return f"the statistics of {cell.normalization.function} are those of the whole batch"
+            return f"{cell.normalization.function} takes its statistics over the whole batch"
     module, name = source.locate("loss", str(cell.loss.function))
     learning = source.constant(module, "LEARNS_FROM_BATCH", {})
     option = learning.get(name) if isinstance(learning, dict) else None
@@ -166,7 +169,7 @@ def _run(cell: Cell, seeds: tuple[int, ...], sections: Sections, datasets: dict[
     name = ".".join([*(part for part in parts if part != DEFAULT), block])
     if len(name) > LONGEST:
         raise StudyError(
-            f"grid: run {name} has {len(name)} letters in its id; valid: at most {LONGEST}, by shorter names"
+            f"grid: run {name} has {len(name)} characters in its id; valid: at most {LONGEST}, with shorter names"
         )
     processes = architecture.training.processes
     return Run(
@@ -182,7 +185,7 @@ def _run(cell: Cell, seeds: tuple[int, ...], sections: Sections, datasets: dict[
 
 
 def _functions(spec: Spec, kind: str) -> frozenset[tuple[str, str]]:
-    """(kind, function) of all that a run looks up in the registries."""
+    """(kind, function) of everything that a run looks up in the registries."""
     entries = {"activation": spec.activation, "loss": spec.loss, "data": spec.data.entry, "model": spec.model}
     entries |= {"optimizer": spec.training.optimizer, "schedule": spec.training.schedule}
     entries |= {"normalization": spec.normalization}

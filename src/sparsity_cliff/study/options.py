@@ -1,4 +1,4 @@
-"""The options of what a study file names: read from a factory's signature, never imported."""
+"""Read the options of a factory from the signature in its source, without importing it."""
 
 import ast
 import sys
@@ -11,7 +11,7 @@ from sparsity_cliff.study.source import SourceError, bound, entries, literal, lo
 
 @dataclass(frozen=True)
 class Option:
-    """A keyword-only argument of a factory. `annotation` is its source text; `default` is None where required."""
+    """A keyword-only argument of a factory. `annotation` is source text; `default` is None for a required option."""
 
     name: str
     annotation: str
@@ -19,15 +19,15 @@ class Option:
     default: Any
 
 
-LARGEST = 2**31 - 1  # a count: what seeds and steps are where they are written
+LARGEST = 2**31 - 1  # of counts: traces store seeds as int32
 MANY = f"to {LARGEST}"
 
-#: Annotation -> (type, test, words). The names stand in sparsity_cliff.study.registry.
+#: Annotation -> (type, test, description of valid values). sparsity_cliff.study.registry defines the names.
 KINDS: dict[str, tuple[type, Any, str]] = {
     "bool": (bool, lambda x: True, "true or false"),
     "int": (int, lambda x: abs(x) < 2**63, "an integer"),
     "float": (float, lambda x: True, "a number"),
-    "str": (str, lambda x: True, "a text"),
+    "str": (str, lambda x: True, "a string"),
     "Count": (int, lambda x: 1 <= x <= LARGEST, f"an integer from 1 {MANY}"),
     "Size": (int, lambda x: 0 <= x <= LARGEST, f"an integer from 0 {MANY}"),
     "Share": (float, lambda x: 0 <= x < 1, "a number from 0 to below 1"),
@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[type, Any, str]] = {
     "Positive": (float, lambda x: x > 0, "a number > 0"),
     "NonNegative": (float, lambda x: x >= 0, "a number >= 0"),
 }
-#: kind of entry -> what it is called with, by position; all else is by keyword
+#: Kind of entry -> its positional arguments. All options are keyword arguments.
 CALLED: dict[str, tuple[str, ...]] = {
     "activation": (),
     "normalization": ("features", "spatial"),
@@ -49,14 +49,14 @@ CALLED: dict[str, tuple[str, ...]] = {
 
 @cache
 def options_of(kind: str, function: str) -> dict[str, Option]:
-    """The options of what a study file names: its keyword-only arguments, a class's being those of __init__.
+    """Name -> option: the keyword-only arguments of a function, or of a class's __init__.
 
-    SourceError where it is no function or class of its module, or could not be called as CALLED says.
+    Raises SourceError if the module has no such function or class, or if it cannot be called as in CALLED.
     """
     module, attribute = locate(kind, function)
     what = f"{module}.{attribute}"
     found = next((s for s in tree_of(module).body if attribute in bound(s)), None)
-    own = 0  # arguments that are bound already
+    own = 0  # arguments that are already bound
     if isinstance(found, ast.ClassDef):
         inits = (s for s in found.body if isinstance(s, ast.FunctionDef) and s.name == "__init__")
         found = next(inits, ast.parse("def __init__(self, *arguments): pass").body[0])
@@ -73,21 +73,19 @@ def options_of(kind: str, function: str) -> dict[str, Option]:
 
 
 def _callable(kind: str, what: str, arguments: ast.arguments, own: int) -> None:
-    """SourceError where a function with these arguments cannot be called with what its kind is called with."""
+    """Raise SourceError if a function with these arguments cannot be called as in CALLED."""
     named = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)][own:]
     given = CALLED[kind]
     how = f"({', '.join((*given, '*, options'))})"
     needed = named[: len(named) - len(arguments.defaults)] if arguments.defaults else named
     if len(needed) > len(given):
-        raise SourceError(
-            f"{what} needs {', '.join(needed[len(given) :])}; valid: {how}, that is, options are keyword-only"
-        )
+        raise SourceError(f"{what} needs {', '.join(needed[len(given) :])}; valid: {how}, with keyword-only options")
     if len(named) < len(given) and not arguments.vararg:
         raise SourceError(f"{what} takes ({', '.join(named)}); valid: {how}")
 
 
 def convert(annotation: str, value: Any) -> Any:
-    """`value` as the annotation has it: numbers of the right type. ValueError with the valid values otherwise."""
+    """Convert `value` to the type of the annotation. Raises ValueError, with the valid values, if that fails."""
     try:
         expression = ast.parse(annotation, mode="eval").body
     except SyntaxError as error:
@@ -96,11 +94,11 @@ def convert(annotation: str, value: Any) -> Any:
 
 
 def _unchecked(annotation: str) -> str:
-    return f"the option's annotation {annotation!r} is not one that a study can check: {', '.join(KINDS)}"
+    return f"the option's annotation {annotation!r} is not supported; valid: {', '.join(KINDS)}"
 
 
 def _alternatives(annotation: ast.expr) -> list[ast.expr]:
-    """X | Y, Optional[X], Union[X, Y], and what is in quotes, as a list of what is none of these."""
+    """The alternatives of X | Y, Optional[X], or Union[X, Y], also in quotes."""
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         try:
             return _alternatives(ast.parse(annotation.value, mode="eval").body)
@@ -116,7 +114,7 @@ def _alternatives(annotation: ast.expr) -> list[ast.expr]:
 
 
 def _name(annotation: ast.expr) -> str:
-    """The last part of a dotted name: registry.Count is Count."""
+    """The last part of a dotted name: registry.Count -> Count."""
     return ast.unparse(annotation).rpartition(".")[2]
 
 
@@ -156,7 +154,7 @@ def _convert_one(annotation: ast.expr, value: Any) -> Any:
 
 
 def _convert_many(annotation: ast.Subscript, value: Any) -> Any:
-    """Literal[...], list[X], tuple[X, ...] and tuple[X, Y]."""
+    """Convert to Literal[...], list[X], tuple[X, ...], or tuple[X, Y]."""
     outer, inner = _name(annotation.value), annotation.slice
     if outer == "Literal":
         try:
@@ -171,7 +169,7 @@ def _convert_many(annotation: ast.Subscript, value: Any) -> Any:
     if outer.lower() not in ("list", "sequence", "tuple"):
         raise ValueError(_unchecked(ast.unparse(annotation)))
     if not isinstance(value, list | tuple) or not value:
-        raise ValueError("valid: a list that is not empty")
+        raise ValueError("valid: a non-empty list")
     if outer.lower() == "tuple" and isinstance(inner, ast.Tuple):
         if isinstance(inner.elts[-1], ast.Constant) and inner.elts[-1].value is ...:
             return [_convert(inner.elts[0], item) for item in value]

@@ -1,11 +1,11 @@
-"""The text of a study file -> plain values: mappings with texts as keys, lists, texts, finite numbers, booleans, null.
+"""The reader of study files. It returns mappings with string keys, lists, strings, finite numbers, booleans, and null.
 
-The one reader of study files. It is stricter than YAML 1.1, which PyYAML implements: what nobody means is an error with
-its line, and not another value. Numbers are those of YAML 1.2 (`1e-3` is one).
+It is stricter than YAML 1.1, which PyYAML implements: a value that is probably a mistake is an error with its line.
+Numbers follow YAML 1.2, in which `1e-3` is a number.
 
-Snakemake, too, reads the file of a --configfile, and before any Snakefile. The profiles of this project run this file
-as a script before that, so that a mistake gets our line and not a message of Snakemake's without file and line. It
-imports nothing of the package: which copy of that is to be used, the Snakefile decides.
+Snakemake reads the file of --configfile before it runs any Snakefile, and its error messages lack file and line. The
+profiles of this project therefore run this file as a script before Snakemake reads the study. This file imports
+nothing from the package, because the Snakefile decides later which copy of the package is imported.
 """
 
 import argparse
@@ -22,28 +22,28 @@ import yaml
 Config = dict[str, Any]
 
 DEFAULT = "config.yaml"
-KEY = 100  # letters of a key
+KEY = 100  # characters of a key
 BYTES = 250_000  # of a study file
-DEPTH = 20  # of mappings and lists within each other
+DEPTH = 20  # of nested mappings and lists
 LARGEST = sys.float_info.max
-VALUES = 100_000  # of a study file, with every alias written out
+VALUES = 100_000  # of a study file, with aliases expanded
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C takes a tenth of the time
-#: Where one of these stands, the parser in C may accept what the one in Python, which Snakemake uses, does not.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is ten times faster
+#: Characters at which the C parser may accept a text that the Python parser, which Snakemake uses, rejects.
 _DISPUTED = re.compile("[?\t\ufeff]")
 
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*(_[0-9]+)*)")
 _FLOAT = re.compile(r"[+-]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][+-]?[0-9]+)?")
 _TAG = "tag:yaml.org,2002:"
-_OPEN = object()  # the value of an anchor whose end has not come
+_OPEN = object()  # the value of an anchor that is still being read
 
 
 class StudyError(ValueError):
-    """A study that cannot be run; the message is one line: where, what, and the valid values."""
+    """A study cannot be run. The message is one line with the place, the problem, and the valid values."""
 
 
 def shown(path: str | Path) -> str:
-    """A study file's name in messages: relative to the working directory where it lies there."""
+    """A study file's name in messages, relative to the working directory if the file is inside it."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith(os.pardir) else relative
 
@@ -51,7 +51,7 @@ def shown(path: str | Path) -> str:
 def read(path: str | Path) -> tuple[Config, dict[str, int]]:
     """The contents of a study file, and the line of each key (`architectures.mlp.steps`: 12).
 
-    StudyError, which names the file and the line, where it is missing, unreadable, or no such text.
+    Raises StudyError, which names the file and the line, if the file is missing, unreadable, or not valid.
     """
     try:
         with open(path, "rb") as file:
@@ -69,7 +69,7 @@ def read(path: str | Path) -> tuple[Config, dict[str, int]]:
         raise StudyError(f"{shown(path)}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise StudyError(f"{shown(path)}: line {line}: not a text in UTF-8") from error
+        raise StudyError(f"{shown(path)}: line {line}: not valid UTF-8") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -80,7 +80,7 @@ def read(path: str | Path) -> tuple[Config, dict[str, int]]:
 
 
 class _Reader:
-    """Builds the values of one text from the events of YAML's parser, with a bound on all that can grow."""
+    """Builds the values of a text from the events of the YAML parser, within the limits above."""
 
     def __init__(self, text: str):
         if bad := yaml.reader.Reader.NON_PRINTABLE.search(text):
@@ -103,7 +103,7 @@ class _Reader:
         value: Config = self._value((), 0)
         loader.get_event()  # its end
         if not loader.check_event(yaml.StreamEndEvent):
-            raise StudyError(f"line {_line(loader.peek_event())}: a second document; a study file is one")
+            raise StudyError(f"line {_line(loader.peek_event())}: a second document; valid: one document")
         return value
 
     def _value(self, path: tuple[str, ...], depth: int) -> Any:
@@ -131,14 +131,14 @@ class _Reader:
     def _count(self, values: int, event: yaml.Event) -> None:
         self._values += values
         if self._values > VALUES:
-            raise StudyError(f"line {_line(event)}: too many values; valid: at most {VALUES}, aliases written out")
+            raise StudyError(f"line {_line(event)}: too many values; valid: at most {VALUES}, with aliases expanded")
 
     def _alias(self, event: yaml.AliasEvent) -> Any:
         if event.anchor not in self._anchors:
-            raise StudyError(f"line {_line(event)}: no &{event.anchor} before *{event.anchor}")
+            raise StudyError(f"line {_line(event)}: alias *{event.anchor} has no anchor &{event.anchor} before it")
         value, size = self._anchors[event.anchor]
         if value is _OPEN:
-            raise StudyError(f"line {_line(event)}: *{event.anchor} is inside of what it names")
+            raise StudyError(f"line {_line(event)}: *{event.anchor} is inside its own anchor")
         self._count(size, event)
         return value
 
@@ -162,14 +162,14 @@ class _Reader:
             if not isinstance(key, str):
                 written = event.value if isinstance(event, yaml.ScalarEvent) else "a list or mapping"
                 raise StudyError(
-                    f"line {_line(event)}: key {written} is not a text; a number, date or yes needs quotes"
+                    f"line {_line(event)}: key {written} is not a string; put numbers, dates, and yes or no in quotes"
                 )
             if len(key) > KEY or not key.isprintable():
                 raise StudyError(
-                    f"line {_line(event)}: key {_short(key)!r} is not valid; valid: {KEY} printable letters"
+                    f"line {_line(event)}: key {_short(key)!r} is not valid; valid: at most {KEY} printable characters"
                 )
             if key in own or (merge and merged is not None):
-                raise StudyError(f"line {_line(event)}: key {key!r} stands twice")
+                raise StudyError(f"line {_line(event)}: key {key!r} appears twice")
             if merge:
                 merged = _mappings(self._value(path, depth + 1), event)
                 continue
@@ -199,16 +199,14 @@ class _Reader:
         if tag in ("str", "merge"):
             return text
         if tag == "int":
-            raise StudyError(
-                f"line {line}: {_short(text)} is not a decimal number; valid: digits, without a 0 before them"
-            )
+            raise StudyError(f"line {line}: {_short(text)} is not a decimal number; valid: digits without a leading 0")
         if tag == "float":
             raise StudyError(f"line {line}: {_short(text)} is not valid; valid: finite decimal numbers")
-        raise StudyError(f"line {line}: {_short(text)} is a {tag} in YAML; a text of this form needs quotes")
+        raise StudyError(f"line {line}: {_short(text)} is a {tag} in YAML; put such text in quotes")
 
 
 def _mappings(value: Any, event: yaml.Event) -> list[Config]:
-    """What `<<` merges: a mapping, or a list of such."""
+    """The mappings that `<<` merges, given as one mapping or a list of them."""
     found = value if isinstance(value, list) else [value]
     if not all(isinstance(item, dict) for item in found):
         raise StudyError(f"line {_line(event)}: << takes a mapping or a list of mappings")
@@ -225,23 +223,23 @@ def _short(text: str) -> str:
 
 
 def chosen(files: Sequence[str | Path], overrides: Mapping[str, Any] | Sequence[str] = ()) -> str | Path:
-    """The one study file that a command line of Snakemake names, by --configfile and --config. StudyError otherwise."""
+    """The study file that a command line of Snakemake names. Raises StudyError for --config or several files."""
     if overrides:
-        raise StudyError("--config: a study is one file; write the change into a copy of it and give --configfile COPY")
+        raise StudyError("--config: a study is one file; change a copy of it and use --configfile COPY")
     if len(files) > 1:
-        raise StudyError(f"--configfile: a study is one file; here {', '.join(map(shown, files))}")
+        raise StudyError(f"--configfile: a study is one file; got {', '.join(map(shown, files))}")
     return files[0] if files else DEFAULT
 
 
 def check(arguments: Sequence[str]) -> None:
-    """SystemExit with one line where a command line of Snakemake names a study that cannot be read."""
+    """Exit with one line if a command line of Snakemake names a study that cannot be read."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--configfile", "--configfiles", nargs="+", action="extend", default=[])
     parser.add_argument("--config", "-C", nargs="*", action="extend", default=[])
     options, _ = parser.parse_known_args(arguments)
     try:
         path = chosen(options.configfile, options.config)
-        if options.configfile:  # the default one is read by the Snakefile, and by it alone
+        if options.configfile:  # only the Snakefile reads the default study
             read(path)
     except StudyError as error:
         raise SystemExit(f"error: {error}") from error

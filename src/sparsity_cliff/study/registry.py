@@ -1,8 +1,8 @@
-"""What a study file can name, and how a name becomes an object.
+"""The registries of what a study file can name, and the lookup of an object by its name.
 
-A registry is one dict, name -> object (or `"module:object"` where the object has a file of its own). A study file
-may also name any importable object itself, as `"my_lab.acts:MyAct"`. The keyword-only arguments of the object are
-the options that a study file may give it; their annotations say which values are valid, in the words below.
+A registry is one dict, name -> object, or name -> `"module:object"` if the object has a file of its own. A study file
+may also name any importable object, such as `"my_lab.acts:MyAct"`. The keyword-only arguments of the object are its
+options in a study file. Their annotations, which are defined below, say which values are valid.
 """
 
 import importlib
@@ -10,16 +10,16 @@ from typing import Any
 
 from sparsity_cliff.study.spec import Entry
 
-# Annotations for options: what they accept is defined once, in sparsity_cliff.study.options.KINDS.
+# Annotations for options. sparsity_cliff.study.options.KINDS defines their valid values.
 Count = int  # an integer >= 1
 Size = int  # an integer >= 0
 Share = float  # 0 <= x < 1
 Positive = float  # > 0
 NonNegative = float  # >= 0
 Momentum = float  # 0 <= x < 1
-ActivationName = str  # a name of the registry of activations whose options all have defaults
+ActivationName = str  # an activation in the registry whose options all have defaults
 
-#: kind of entry -> (module, name of the dict)
+#: Kind of entry -> (module, name of the dict).
 REGISTRIES = {
     "activation": ("sparsity_cliff.networks.activations", "ACTIVATIONS"),
     "normalization": ("sparsity_cliff.networks.normalizations", "NORMALIZATIONS"),
@@ -45,7 +45,7 @@ def load(kind: str, function: str) -> Any:
 
 
 def make(kind: str, entry: Entry, *arguments: Any) -> Any:
-    """What an entry describes: the object of its function, called with `arguments` and the entry's options."""
+    """Call the function of an entry with `arguments` and the entry's options, and return the result."""
     if entry.function is None:
-        raise ValueError(f"no {kind} is named")
+        raise ValueError(f"no {kind} is given")
     return load(kind, entry.function)(*arguments, **entry.options)

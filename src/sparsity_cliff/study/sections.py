@@ -1,6 +1,6 @@
-"""The sections of a study file, resolved: every option present and of its type, every name found.
+"""Resolve the sections of a study file: fill in every default, convert every option to its type, and find every name.
 
-Defaults that are no option of a function stand here, each once.
+This file holds the defaults of all keys that are not options of a function.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from sparsity_cliff.study.requirements import judged, requirement, words
 from sparsity_cliff.study.spec import Entry, Training
 from sparsity_cliff.study.structure import shown, unknown
 
-DEFAULT = "default"  # the name of the architecture's own normalization
+DEFAULT = "default"  # name of the architecture's own normalization
 STUDY = {"device": "auto"}
 TRAINING = {"microbatch": None, "processes": 1, "precision": "float32", "schedule": {"function": "constant"}}
 PROBES = {"examples": None}
@@ -24,10 +24,10 @@ KINDS = {"activations": "activation", "normalizations": "normalization", "losses
 
 @dataclass(frozen=True)
 class Source:
-    """A data set of the study, and what its module states about it.
+    """A data set of the study, with the constants that its module defines.
 
-    kind: of its examples, a key of sparsity_cliff.data.layouts.KINDS. examples, held_out: how many, None where only the
-    data tell.
+    kind: kind of its examples, a key of sparsity_cliff.data.layouts.KINDS. examples, held_out: number of examples, None
+    if the module does not state it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Architecture:
-    """An architecture of the study. probes: its own settings in place of the study's."""
+    """An architecture of the study. probes: settings that override those of the study."""
 
     name: str
     model: Entry
@@ -56,7 +56,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Sections:
-    """All that the grid of a study can name, and the settings that hold for all of it."""
+    """Everything that the grid of a study can name, and the settings of the whole study."""
 
     architectures: dict[str, Architecture]
     activations: dict[str, Entry]
@@ -68,13 +68,13 @@ class Sections:
 
 
 def resolve(config: Config) -> Sections:
-    """The sections of a study whose shape is right. StudyError, one line, for the first thing that is wrong."""
+    """Resolve the sections of a study whose shape is valid. Raises StudyError, with one line, for the first error."""
     named = {
         section: {name: entry(kind, f"{section}.{name}", each, name) for name, each in config.get(section, {}).items()}
         for section, kind in KINDS.items()
     }
     if DEFAULT in named["normalizations"]:
-        raise StudyError(f"normalizations.{DEFAULT}: this name is kept for the architecture's own normalization")
+        raise StudyError(f"normalizations.{DEFAULT}: this name is reserved for the architecture's own normalization")
     named["normalizations"][DEFAULT] = Entry(None, name=DEFAULT)
     sources = {name: _source(f"data.{name}", each, name) for name, each in config["data"].items()}
     architectures = {
@@ -84,13 +84,13 @@ def resolve(config: Config) -> Sections:
     sizes = [architecture.source.held_out for architecture in architectures.values()]
     most = None if None in sizes else max(size for size in sizes if size is not None)
     probes = {**PROBES, **config["probes"]}
-    _at_most("probes.examples", probes["examples"], most, "the held-out examples of the largest data set")
+    _at_most("probes.examples", probes["examples"], most, "held-out examples of the largest data set")
     device = {**STUDY, **config["study"]}["device"]
     return Sections(architectures, **named, sources=sources, probes=probes, device=device)
 
 
 def entry(kind: str, where: str, config: Config, name: str | None = None) -> Entry:
-    """An entry {function, **options} with every option present and of its type."""
+    """Resolve an entry {function, **options}: every option is present and has its type. Raises StudyError."""
     function = config["function"]
     try:
         known = options.options_of(kind, function)
@@ -114,16 +114,16 @@ def entry(kind: str, where: str, config: Config, name: str | None = None) -> Ent
 
 
 def _source(where: str, config: Config, name: str) -> Source:
-    """A data set's entry, and what its module states: the KIND of its examples, and what it REQUIRES."""
+    """Resolve a data set, and check the KIND and REQUIRES of its module."""
     found = entry("data", where, config, name)
     function = str(found.function)
     module, _ = source.locate("data", function)
     kind, kinds = source.constant(module, "KIND"), source.constant("sparsity_cliff.data.layouts", "KINDS")
     if kind not in kinds:
-        says = "states no KIND" if kind is None else f"states KIND = {kind!r}"
+        says = "defines no KIND" if kind is None else f"defines KIND = {kind!r}"
         raise StudyError(f"{where}.function: {module} {says}; valid: {', '.join(kinds)}")
     for text in source.words(module, "REQUIRES"):
-        if all(word in found.options for word in words(where, module, text)):  # else another source's of the module
+        if all(word in found.options for word in words(where, module, text)):  # else it is another source's
             requirement(where, function, module, text, found.options)
     sizes = [judged(f"{module}.EXAMPLES", size, found.options) for size in source.words(module, "EXAMPLES")]
     examples, held_out = sizes if len(sizes) == 2 else (None, None)
@@ -131,7 +131,7 @@ def _source(where: str, config: Config, name: str) -> Source:
 
 
 def _architecture(where: str, name: str, section: Config, sources: dict[str, Source]) -> Architecture:
-    """An architecture's entry: model, data, training."""
+    """Resolve an architecture: model, data, and training."""
     if section["data"] not in sources:
         raise StudyError(f"{where}.data: {unknown(section['data'], list(sources), 'data set')}")
     data = sources[section["data"]]
@@ -145,26 +145,25 @@ def _architecture(where: str, name: str, section: Config, sources: dict[str, Sou
     accepts = source.words(architecture.module, "ACCEPTS")
     if accepts and data.kind not in accepts:
         raise StudyError(
-            f"{where}.data: {model.function} takes {' or '.join(accepts)} data, and {data.entry.function} is "
+            f"{where}.data: {model.function} takes {' or '.join(accepts)} data, but {data.entry.function} is "
             f"{data.kind} data"
         )
     require(where, architecture, {})
-    of_data = f"the examples of {data.name}"
     _at_most(f"{where}.processes", training.processes, training.batch_size, "batch_size")
     _at_most(f"{where}.microbatch", training.microbatch, training.batch_size, "batch_size")
-    _at_most(f"{where}.batch_size", training.batch_size, data.examples, f"{of_data} for training")
-    held_out = f"{of_data} that are held out"
+    _at_most(f"{where}.batch_size", training.batch_size, data.examples, f"training examples of {data.name}")
+    held_out = f"held-out examples of {data.name}"
     _at_most(f"{where}.probes.examples", architecture.probes.get("examples"), data.held_out, held_out)
     if ":" not in str(schedule.function) and (warmup := schedule.options["warmup"]) >= training.steps:
-        raise StudyError(f"{where}.schedule.warmup: {warmup} is not valid; valid: below steps, here {training.steps}")
+        raise StudyError(f"{where}.schedule.warmup: {warmup} is not valid; valid: below {training.steps} (steps)")
     return architecture
 
 
 def require(where: str, architecture: Architecture, cell: dict[str, str | None]) -> None:
-    """StudyError where what the model REQUIRES is not met.
+    """Raise StudyError if a requirement of the model (REQUIRES) is not met.
 
-    cell: empty for what concerns the architecture alone, else the functions of a cell of the grid, for what names them.
-    A requirement that names what the data do not state about themselves is left to the constructor.
+    cell: the functions of a cell of the grid, to check the requirements that name them; empty to check those that
+    concern the architecture alone. A requirement that uses a name without a known value is left to the constructor.
     """
     module, data = architecture.module, architecture.source
     shape = source.constant(data.module, "SHAPE", ())
@@ -186,4 +185,4 @@ def require(where: str, architecture: Architecture, cell: dict[str, str | None])
 
 def _at_most(where: str, value: int | None, most: int | None, what: str) -> None:
     if value is not None and most is not None and value > most:
-        raise StudyError(f"{where}: {value} is not valid; valid: at most {what}, here {most}")
+        raise StudyError(f"{where}: {value} is not valid; valid: at most {most} ({what})")

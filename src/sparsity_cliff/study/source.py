@@ -1,8 +1,8 @@
-"""What source code says about itself, read with `ast` and never imported: modules, constants and registries.
+"""Read modules, constants, and registries from source code with `ast`, without importing it.
 
-The study is validated while the Snakefile is parsed, and importing torch there would cost seconds at every command. So
-names come from the registries' dicts, options from the factories' signatures (options.py), and digests from the source
-text (digests.py).
+A study is validated whenever the Snakefile is parsed, and importing torch there would cost seconds per command. Names
+therefore come from the registries' dicts, options from the factories' signatures (options.py), and digests from the
+source text (digests.py).
 """
 
 import ast
@@ -17,7 +17,7 @@ PACKAGE = "sparsity_cliff"
 
 
 class SourceError(ValueError):
-    """A name that leads to no source; the message says which."""
+    """A name has no usable source; the message says which."""
 
 
 # ------------------------------------------------------------------------------------------------- modules
@@ -25,15 +25,15 @@ class SourceError(ValueError):
 
 @cache
 def path_of(module: str) -> Path:
-    """The file of a module, found without importing it or its packages."""
+    """The file of a module, found without importing it or its packages. Raises SourceError if there is none."""
     if not all(part.isidentifier() for part in module.split(".")):
-        raise SourceError(f"{module!r} is not the name of a module")
+        raise SourceError(f"{module!r} is not a module name")
     search: list[str] | None = None
     spec = None
     for part in module.split("."):
         spec = importlib.machinery.PathFinder.find_spec(part, search)
         if spec is None or (spec.origin is None and spec.submodule_search_locations is None):
-            raise SourceError(f"no module named {module} in the working directory, on PYTHONPATH or installed")
+            raise SourceError(f"no module named {module} in the working directory, on PYTHONPATH, or installed")
         search = list(spec.submodule_search_locations or [])
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise SourceError(f"module {module} has no Python source file")
@@ -41,12 +41,13 @@ def path_of(module: str) -> Path:
 
 
 def tree_of(module: str) -> ast.Module:
-    """The syntax tree of a module without its docstrings."""
+    """The syntax tree of a module, without docstrings."""
     return tree_of_file(path_of(module))
 
 
 @cache
 def tree_of_file(path: Path) -> ast.Module:
+    """The syntax tree of a file, without docstrings. Raises SourceError if it cannot be read or parsed."""
     try:
         tree = ast.parse(path.read_bytes())
     except SyntaxError as error:
@@ -54,7 +55,7 @@ def tree_of_file(path: Path) -> ast.Module:
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError, MemoryError) as error:
-        raise SourceError(f"{path}: not Python that can be read ({error or type(error).__name__})") from error
+        raise SourceError(f"{path}: not valid Python ({error or type(error).__name__})") from error
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
@@ -85,20 +86,21 @@ def _value(module: str, name: str) -> ast.expr | None:
 
 
 def constant(module: str, name: str, default: Any = None) -> Any:
-    """The literal value of a module's top-level constant, or `default` where it has none."""
+    """The literal value of a module's top-level constant, or `default` if there is none."""
     value = _value(module, name)
     return default if value is None else literal(value, f"{module}.{name}")
 
 
 def words(module: str, name: str) -> tuple[str, ...]:
-    """A constant that is a tuple of texts, () where there is none. SourceError where it is anything else."""
+    """A constant that is a tuple of strings; () if there is none. Raises SourceError for any other value."""
     found = constant(module, name, ())
     if not isinstance(found, tuple | list) or not all(isinstance(word, str) for word in found):
-        raise SourceError(f"{module}.{name} is {found!r}; valid: a tuple of texts, such as ('one',)")
+        raise SourceError(f"{module}.{name} is {found!r}; valid: a tuple of strings, such as ('one',)")
     return tuple(found)
 
 
 def literal(value: ast.expr, what: str) -> Any:
+    """The value of a literal expression. Raises SourceError, which begins with `what`, for any other expression."""
     try:
         return ast.literal_eval(value)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
@@ -111,7 +113,7 @@ def literal(value: ast.expr, what: str) -> Any:
 
 @cache
 def entries(kind: str) -> dict[str, ast.expr]:
-    """Name -> expression, of the registry of `kind`."""
+    """Name -> expression, for the registry of `kind`."""
     module, name = REGISTRIES[kind]
     table = _value(module, name)
     if not isinstance(table, ast.Dict):

@@ -1,6 +1,7 @@
-"""What the run table holds: data sets, runs, and the spec of a run, whose one text is canonical JSON.
+"""The contents of a run table: data sets, runs, and the spec of each run.
 
-A spec is all that a run's numbers depend on besides code. Training reads it as the frozen dataclasses below.
+A spec holds everything that a run's numbers depend on besides code. It is stored as canonical JSON, and training reads
+it as the frozen dataclasses below.
 """
 
 import json
@@ -12,15 +13,15 @@ Config = dict[str, Any]
 
 
 def canonical(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no spaces."""
+    """The canonical JSON of a value, with sorted keys and without spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a study names: `function` of a registry (None: the architecture's own normalization) with its options.
+    """An entry of a study: a function of a registry with its options.
 
-    name: what the study calls it, None where it has no name there.
+    function: None for the architecture's own normalization. name: its name in the study, None if it has none.
     """
 
     function: str | None
@@ -29,12 +30,13 @@ class Entry:
 
     @staticmethod
     def of(config: Mapping[str, Any]) -> "Entry":
-        """From {function, **options} or {name, function, **options}."""
+        """The entry of a mapping {function, **options} or {name, function, **options}."""
         options = {key: value for key, value in config.items() if key not in ("name", "function")}
         return Entry(config["function"], options, config.get("name"))
 
     @property
     def config(self) -> Config:
+        """The entry as a mapping, the inverse of `of`."""
         named = {} if self.name is None else {"name": self.name}
         return {**named, "function": self.function, **self.options}
 
@@ -43,7 +45,7 @@ class Entry:
 class Data:
     """A data set and how a run uses it.
 
-    axis: real, or random for inputs and targets without any relation. contents: path that the entry names -> digest.
+    axis: real, or random (inputs and targets are unrelated). contents: path in the entry -> digest.
     """
 
     entry: Entry
@@ -53,7 +55,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Training:
-    """steps: optimizer steps. batch_size, microbatch: examples. processes: how many share each batch."""
+    """Training settings.
+
+    steps: optimizer steps. batch_size, microbatch: examples. processes: number of processes that share each batch.
+    """
 
     steps: int
     batch_size: int
@@ -65,18 +70,23 @@ class Training:
 
     @staticmethod
     def of(config: Mapping[str, Any]) -> "Training":
+        """The settings of a mapping."""
         entries = {key: Entry.of(config[key]) for key in ("optimizer", "schedule")}
         return Training(**{**config, **entries})
 
     @property
     def config(self) -> Config:
+        """The settings as a mapping, the inverse of `of`."""
         return {**vars(self), "optimizer": self.optimizer.config, "schedule": self.schedule.config}
 
 
 @dataclass(frozen=True)
 class Probing:
-    """every: steps between measurements, once they are regular. examples: held-out ones measured before the last step,
-    None for all. measure: groups of probes, sorted."""
+    """Measurement settings.
+
+    every: steps between measurements, once they are regular. examples: held-out examples that are measured before the
+    last step, None for all. measure: groups of probes, sorted.
+    """
 
     every: int
     examples: int | None
@@ -84,12 +94,13 @@ class Probing:
 
     @staticmethod
     def of(config: Mapping[str, Any]) -> "Probing":
+        """The settings of a mapping."""
         return Probing(config["every"], config["examples"], tuple(config["measure"]))
 
 
 @dataclass(frozen=True)
 class Spec:
-    """All that the numbers of a run depend on, besides code. `text` is its canonical JSON, `of_text` reads that."""
+    """Everything that a run's numbers depend on besides code."""
 
     architecture: str
     model: Entry
@@ -104,6 +115,7 @@ class Spec:
 
     @property
     def text(self) -> str:
+        """The spec as canonical JSON."""
         contents = {"contents": self.data.contents} if self.data.contents else {}
         return canonical(
             {
@@ -122,6 +134,7 @@ class Spec:
 
     @staticmethod
     def of_text(text: str) -> "Spec":
+        """The spec of a canonical JSON, the inverse of `text`."""
         config = json.loads(text)
         data = config["data"]
         entry = Entry.of({key: value for key, value in data.items() if key not in ("axis", "contents")})
@@ -141,18 +154,18 @@ class Spec:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One data set of the study. `file` is its name under results/data: equal contents, equal name."""
+    """A data set of the study. `file` is its name under results/data; equal contents have equal names."""
 
     name: str
     spec: str  # canonical JSON
     code: str  # canonical JSON, module -> digest
-    contents: dict[str, str]  # path that the entry names -> digest of what is there
+    contents: dict[str, str]  # path in the entry -> digest
     file: str
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training job: a cell of the grid with a block of seeds."""
+    """A training job: a cell of the grid with a block of seeds."""
 
     id: str
     architecture: str
@@ -162,19 +175,19 @@ class Run:
     data: str  # real or random
     seeds: tuple[int, ...]
     dataset: str
-    spec: str  # canonical JSON of all that the run depends on
+    spec: str  # canonical JSON
     code: str  # canonical JSON, module -> digest
-    processes: int  # that share each batch
-    gpus: int  # that the job asks for
+    processes: int  # number of processes that share each batch
+    gpus: int  # number of GPUs that the job requests
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study file, validated: what it runs, and the settings of its analysis with every default written out."""
+    """A validated study: its runs, and the settings of its analysis with all defaults."""
 
     name: str
     runs: dict[str, Run]
     datasets: dict[str, Dataset]
     cliff: Config
     drift: Config
-    config: Config  # all of the study file, numbers normalized
+    config: Config  # the whole study file, with normalized numbers

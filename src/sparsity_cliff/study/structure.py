@@ -1,4 +1,4 @@
-"""The shape of a study file: sections, keys, types and ranges, against the schema; and the words of a refusal."""
+"""Checks the shape of a study file (sections, keys, types, and ranges) against the schema, and words the errors."""
 
 import difflib
 import json
@@ -22,9 +22,10 @@ _SCIENTIFIC = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+")
 
 
 def numbers(value: Any, where: str = "") -> Any:
-    """Whole numbers as integers: 1e3 and 2.0 are counts as 1000 and 2 are. StudyError where one is not finite.
+    """A value with whole numbers as integers: 1e3 and 2.0 are counts, as 1000 and 2 are.
 
-    Other readers of YAML give 1e-3 as a text, and write it in quotes; it is the number all the same.
+    Other YAML libraries read 1e-3 as a string and write it in quotes, so such strings become numbers, too. Raises
+    StudyError for a number that is not finite.
     """
     if isinstance(value, Mapping):
         return {key: numbers(item, f"{where}.{key}" if where else str(key)) for key, item in value.items()}
@@ -45,19 +46,20 @@ def _validator() -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value in a message."""
+    """A value as error messages show it."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def unknown(key: str, valid: list[str], what: str = "key") -> str:
+    """The error message for an unknown key, with the closest valid one as a suggestion."""
     close = difflib.get_close_matches(str(key), valid, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"unknown {what} {shown(key)}{hint}; valid: {', '.join(valid) or 'none'}"
 
 
 def check(config: Config) -> None:
-    """The shape of the study file: sections, keys, types, ranges."""
+    """Check sections, keys, types, and ranges of a study file. Raises StudyError for the first error."""
     errors = sorted(_validator().iter_errors(config), key=lambda e: (len(e.absolute_path), str(e.absolute_path)))
     if not errors:
         return
@@ -73,15 +75,15 @@ def check(config: Config) -> None:
         raise StudyError(f"{dot}{missing}: missing; {where or 'a study'} needs {', '.join(error.validator_value)}")
     if error.validator == "propertyNames" or error.validator == "pattern":
         raise StudyError(
-            f"{where}: {shown(error.instance)} is not a valid name; valid: a letter, then letters, digits, _ and -, at "
-            "most 60 in all"
+            f"{where}: {shown(error.instance)} is not a valid name; valid: a letter, then letters, digits, _ or -, at "
+            "most 60 characters"
         )
     valid = error.schema.get("description") or f"{error.validator} {error.validator_value}"
     raise StudyError(f"{where}: {shown(error.instance)} is not valid; valid: {valid}")
 
 
 def check_repeats(config: Config) -> None:
-    """StudyError where a name stands twice in a list that is one axis of the grid, or of groups to measure."""
+    """Raise StudyError for a name that appears twice in an axis of the grid or in another list of names."""
     axes = ("architectures", "activations", "losses", "normalizations", "data")
     lists = [(f"grid.{i}.{axis}", block.get(axis, [])) for i, block in enumerate(config["grid"]) for axis in axes]
     lists += [("probes.measure", config["probes"]["measure"])]
@@ -90,4 +92,4 @@ def check_repeats(config: Config) -> None:
     for where, names in lists:
         if len(set(names)) < len(names):
             twice = next(name for i, name in enumerate(names) if name in names[:i])
-            raise StudyError(f"{where}: {twice} stands twice; valid: a list of names, without repeats")
+            raise StudyError(f"{where}: {twice} appears twice; valid: a list of names without repeats")

@@ -1,4 +1,4 @@
-"""A study file, validated and expanded into its run table. Imports nothing heavy: Snakemake parses this every time."""
+"""Validate a study file and expand it into its run table. Imports nothing heavy, because every command runs this."""
 
 import hashlib
 from pathlib import Path
@@ -12,12 +12,12 @@ from sparsity_cliff.study.structure import unknown
 
 
 def read(path: str | Path) -> Config:
-    """The contents of a study file. StudyError where it is missing, unreadable, or not a YAML mapping."""
+    """The contents of a study file. Raises StudyError if it is missing, unreadable, or not a YAML mapping."""
     return reading.read(path)[0]
 
 
 def open_file(path: str | Path) -> Study:
-    """The study of a file. StudyError, one line that names the file, and its line where it has one."""
+    """The study of a file. Raises StudyError, with one line that names the file and, if known, the line in it."""
     config, lines = reading.read(path)
     try:
         return load(config)
@@ -30,7 +30,7 @@ def open_file(path: str | Path) -> Study:
 
 
 def load(config: Config) -> Study:
-    """The study of a configuration. StudyError, one line, for anything that could not be run as written."""
+    """The study of a configuration. Raises StudyError, with one line, for anything that cannot be run."""
     try:
         return _load(config)
     except source.SourceError as error:
@@ -73,7 +73,7 @@ def _datasets(sections: Sections) -> dict[str, Dataset]:
 
 
 def _check_analysis(study: Study) -> None:
-    """StudyError where the analysis asks for what is not in the run table."""
+    """Raise StudyError if the analysis needs something that is not in the run table."""
     config, runs = study.config, study.runs
     activations, losses = ({getattr(run, kind): None for run in runs.values()} for kind in ("activation", "loss"))
     cliff, drift = study.cliff, study.drift
@@ -91,7 +91,7 @@ def _check_analysis(study: Study) -> None:
         raise StudyError(f"cliff.exclude: {cliff['baseline']} is the baseline; it must be a point of the curve")
     level, resamples = cliff["level"], cliff["resamples"]
     selected = source.constant("sparsity_cliff.analysis.cliff", "SELECTED")
-    fewest = round(5 / (selected * (1 - level)))  # what the estimator asks for, said before any run trains
+    fewest = round(5 / (selected * (1 - level)))  # what the estimator requires, checked before any training
     if resamples < fewest:
         raise StudyError(f"cliff.resamples: {resamples} are too few for level {level}; valid: {fewest} or more")
     curve = [run for run in runs.values() if run.data == "real" and run.loss in cliff["losses"]]

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: every file that a job leaves is written here."""
+"""Atomic writing of files. Every output of a job is written through this module."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """A temporary name in the same folder, renamed to `path` at the end, so that nobody sees half a file."""
+    """A temporary file in the same folder, which is renamed to `path` at the end, so that readers see no half file."""
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:

@@ -1,7 +1,7 @@
-"""What a table or a figure was made of, written into the file itself: a digest of settings, code and inputs.
+"""The origin of a table or figure: a digest of its settings, code, and inputs, written into the file itself.
 
-So a file can be judged wherever it lies and whenever it was written (stale.py), without any record beside
-it. A trace's own digest stands for its contents; a table's or a figure's stands for all that it was made of.
+With this digest, a file can be judged (stale.py) wherever and whenever it was written, without a separate record. The
+digest of a trace covers its contents; that of a table or figure covers everything that it was made from.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ _TEXT = "sparsity-cliff made of "  # before the digest, in a figure
 
 
 class UnknownOrigin(ValueError):
-    """An input that does not say what it is; the message names it."""
+    """An input carries no digest; the message names it."""
 
 
 def of(path: str | Path) -> str | None:
-    """The digest that a trace, a table or a figure carries; None where it is missing, torn or not of this workflow."""
+    """The digest that a trace, table, or figure carries; None if the file is missing, torn, or foreign."""
     path = Path(path)
     try:
         if path.suffix == ".parquet":
@@ -38,9 +38,9 @@ def of(path: str | Path) -> str | None:
 
 
 def digest(own: str, inputs: Iterable[str | Path]) -> str:
-    """The digest for what is made with the settings and code `own` (canonical JSON) from `inputs`, in that order.
+    """The digest of a file that is made from `inputs`, in this order, with settings and code `own` (canonical JSON).
 
-    UnknownOrigin where an input carries none itself.
+    Raises UnknownOrigin if an input carries no digest.
     """
     sha = hashlib.sha256(own.encode())
     for path in inputs:
@@ -52,17 +52,17 @@ def digest(own: str, inputs: Iterable[str | Path]) -> str:
 
 
 def metadata(made: str) -> dict[bytes, bytes]:
-    """For the schema of a table."""
+    """The metadata of a table that carries the digest `made`."""
     return {_KEY: made.encode()}
 
 
 def remark(made: str) -> str:
-    """For the metadata of a figure."""
+    """The metadata text of a figure that carries the digest `made`."""
     return f"{_TEXT}{made}"
 
 
 def read_table(path: str | Path) -> Any:
-    """A table as a pandas frame. One thread reads it: pyarrow's pool, once begun, can abort a busy process's exit."""
+    """A table as a pandas frame. Read by one thread, because pyarrow's thread pool can abort a busy process's exit."""
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(path).read(use_threads=False).to_pandas(use_threads=False)

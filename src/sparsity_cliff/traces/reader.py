@@ -1,4 +1,4 @@
-"""Read the trace of a run, and check it: page checksums, a digest of rows and metadata, and what the caller expects."""
+"""Read the trace of a run and check it: page checksums, the digest of rows and metadata, and the expected run."""
 
 import json
 from collections.abc import Mapping
@@ -18,15 +18,16 @@ def read(
 ) -> tuple[pa.Table, dict[str, Any]]:
     """The rows and the metadata of a trace.
 
-    TraceError where the file is missing, torn, altered, of another schema, or (where given) not the trace of `run`
-    with the canonical `spec` and `code`.
+    Raises TraceError if the file is missing, torn, altered, or of another schema. If `run`, `spec`, or `code` (both
+    canonical JSON) are given, also if the trace belongs to another one.
     """
     try:
-        # a file in memory, so that a torn one is an error here and not a crash of a memory map later
-        # by one thread: pyarrow's pool, once begun, can abort a busy process's exit; and pq.read_table imports pandas
+        # read into memory, so that a torn file is an error here and not a crash of a memory map later
+        # use one thread, because pyarrow's thread pool can abort a busy process's exit
+        # use ParquetFile, because pq.read_table imports pandas
         content = pa.BufferReader(Path(path).read_bytes())
         table = pq.ParquetFile(content, page_checksum_verification=True).read(use_threads=False)
-        table.validate(full=True)  # page headers have no checksum: codes may point outside their dictionary
+        table.validate(full=True)  # page headers have no checksum, so codes may exceed their dictionary
         payload = json.loads(table.schema.metadata[KEY])
         text = payload["about"]
         about = json.loads(text)
@@ -38,25 +39,25 @@ def read(
     if not table.schema.equals(SCHEMA):
         raise TraceError(f"{path}: columns are not those of a trace; {REMEDY}")
     if digest(table, text) != payload.get("sha256"):
-        raise TraceError(f"{path}: contents do not match their own checksum; {REMEDY}")
+        raise TraceError(f"{path}: contents do not match the checksum; {REMEDY}")
     if run is not None and about["run"] != run:
         raise TraceError(f"{path}: this is the trace of {about['run']}, not of {run}; {REMEDY}")
     if spec is not None and about["spec"] != spec:
         raise TraceError(f"{path}: made with another spec ({difference(about['spec'], spec)}); {REMEDY}")
     if code is not None and (changed := changed_modules(about["code"], json.loads(code))):
-        raise TraceError(f"{path}: made with other code of {', '.join(changed)}; {REMEDY}")
+        raise TraceError(f"{path}: made with different code of {', '.join(changed)}; {REMEDY}")
     return table, about
 
 
 def digest_of(path: str | Path) -> str | None:
-    """The digest of its contents that a trace carries, unchecked; None for any other Parquet file."""
+    """The digest of its contents that a trace carries, without a check; None for any other Parquet file."""
     metadata = pq.read_metadata(path).metadata or {}
     found = json.loads(metadata.get(KEY, b"{}")).get("sha256")
     return found if isinstance(found, str) else None
 
 
 def difference(old: str, new: str) -> str:
-    """What differs between two canonical specs, in words: `a.b.c changed from x to y`, first difference first."""
+    """The differences between two canonical specs, sorted by key, such as `a.b.c changed from x to y`."""
     before, after = _flat(json.loads(old)), _flat(json.loads(new))
     changes = []
     for key in sorted(before.keys() | after.keys()):

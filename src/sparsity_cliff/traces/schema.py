@@ -1,4 +1,4 @@
-"""What a trace is: one row per fact, in long form, with its provenance in the metadata."""
+"""The schema of a trace: one row per fact, in long form, with the provenance in the metadata."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ import pyarrow as pa
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
-#: One row is: in this run and seed, at this step (number of optimizer steps done), this metric had this value.
+#: A row says that in this run and seed, after `step` optimizer steps, this metric had this value.
 SCHEMA = pa.schema(
     [
         ("run", _NAME),
@@ -19,24 +19,24 @@ SCHEMA = pa.schema(
         ("data", _NAME),  # real or random
         ("seed", pa.int32()),
         ("step", pa.int64()),
-        ("split", _NAME),  # train, test; null where no data is involved (weights)
-        ("layer", _NAME),  # activation site or weight matrix; null = whole model
-        ("depth", pa.int16()),  # position of that site or matrix from the input, from 0; null = whole model
+        ("split", _NAME),  # train, test; null if no data is involved (weights)
+        ("layer", _NAME),  # activation site or weight matrix; null: whole model
+        ("depth", pa.int16()),  # position of the site or matrix, counted from the input (0); null: whole model
         ("metric", _NAME),
         ("value", pa.float64()),
     ]
 )
 LABELS = ("run", "architecture", "activation", "loss", "normalization", "data")
-KEY = b"sparsity_cliff"  # of the file's metadata
+KEY = b"sparsity_cliff"  # in the file's metadata
 
 
 class TraceError(ValueError):
-    """A trace that must not be used; the message names the file and says why."""
+    """A trace cannot be used; the message names the file and the reason."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One measured value: a trace row without the run's own labels."""
+    """A measured value: a row of a trace without the labels of the run."""
 
     seed: int
     step: int
@@ -48,7 +48,7 @@ class Fact:
 
 
 def digest(table: pa.Table, about: str) -> str:
-    """SHA-256 of the rows' values and of the metadata, the same for any encoding of the same contents."""
+    """SHA-256 of the rows and the metadata, which does not depend on the encoding of the contents."""
     sha = hashlib.sha256(about.encode())
     for field in SCHEMA:
         column = table.column(field.name).combine_chunks()

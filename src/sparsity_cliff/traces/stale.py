@@ -1,8 +1,8 @@
-"""What has to be made, and why: judged by contents alone, for the workflow and for the command line alike.
+"""Judge what has to be made, and why, by contents alone. The workflow and the command line both use this module.
 
-Times of files do not count, nor does what Snakemake remembers of earlier jobs. A trace is current when it is whole and
-says that it was made with the spec and the code that the study now asks for; a table or a figure is current when the
-digest that it carries (origin.py) is that of its settings, its code and its inputs as they are now.
+Neither file times nor Snakemake's records of earlier jobs count. A trace is current if it is whole and was made with
+the spec and the code of the current study. A table or figure is current if the digest that it carries (origin.py) is
+that of its current settings, code, and inputs.
 """
 
 import json
@@ -17,8 +17,8 @@ UP_TO_DATE = "up to date"
 
 
 def why_run(run: Run, results: Path) -> str:
-    """Why a run has to be trained, by its trace under `results` (results/<study>); UP_TO_DATE where it need not."""
-    from sparsity_cliff.traces import reader  # brings pyarrow, which not every command needs
+    """Why a run has to be trained, according to its trace under `results` (results/<study>); else UP_TO_DATE."""
+    from sparsity_cliff.traces import reader  # imports pyarrow, which not every command needs
     from sparsity_cliff.traces.schema import TraceError
 
     path = results / "traces" / f"{run.id}.parquet"
@@ -37,7 +37,7 @@ def why_run(run: Run, results: Path) -> str:
 
 
 def why_made(outputs: Iterable[str], inputs: Sequence[str], own: str) -> str:
-    """Why tables or figures have to be made, from `inputs` with the settings and code `own`; or UP_TO_DATE."""
+    """Why tables or figures have to be made from `inputs` with settings and code `own`; else UP_TO_DATE."""
     try:
         expected = origin.digest(own, inputs)
     except origin.UnknownOrigin as error:
@@ -46,13 +46,13 @@ def why_made(outputs: Iterable[str], inputs: Sequence[str], own: str) -> str:
         if not Path(output).exists():
             return f"{output}: missing"
         if origin.of(output) != expected:
-            return f"{output}: made with other settings, code or inputs"
+            return f"{output}: made with different settings, code, or inputs"
     return UP_TO_DATE
 
 
 @dataclass(frozen=True)
 class Step:
-    """A job of the workflow: its rule, the files that it makes and reads, and what says why it has to run."""
+    """A job of the workflow. `why` returns the reason to run it, or UP_TO_DATE."""
 
     rule: str
     outputs: Sequence[str]
@@ -61,14 +61,14 @@ class Step:
 
 
 def judge(steps: Iterable[Step], forced: Callable[[Step], bool] = lambda step: False) -> dict[str, str]:
-    """Output -> why it has to be made, without what is current. The steps come in the order of the flow.
+    """Output -> why it has to be made, for all outputs that are not current. `steps` are in the order of the workflow.
 
-    What is made from something that has to be made has to be made, too. forced: whether the user wants it anyway.
+    If an input has to be made, the outputs have to be made, too. forced: whether the user requests a step in any case.
     """
     found: dict[str, str] = {}
     for step in steps:
         first = next((path for path in step.inputs if path in found), None)
-        why = "asked for" if forced(step) else f"{first} is made again" if first else step.why()
+        why = "requested" if forced(step) else f"{first} is made again" if first else step.why()
         if why != UP_TO_DATE:
             found.update(dict.fromkeys(step.outputs, why))
     return found

@@ -13,9 +13,9 @@ from sparsity_cliff.traces.schema import KEY, LABELS, SCHEMA, Fact, digest
 
 
 def write(path: str | Path, labels: dict[str, str], facts: Iterable[Fact], about: dict[str, Any]) -> None:
-    """Write a trace, whole or not at all.
+    """Write a trace atomically.
 
-    labels: the values of LABELS. about: metadata, JSON-compatible; must hold `spec` (canonical JSON).
+    labels: the values of LABELS. about: JSON-compatible metadata, which must hold `spec` (canonical JSON).
     """
     facts = list(facts)
     columns: dict[str, list[Any]] = {name: [labels[name]] * len(facts) for name in LABELS}

@@ -7,7 +7,10 @@ from sparsity_cliff.data.seeds import generator
 
 
 class Batches:
-    """The training batch of each step, a pure function of (seed, step): a new order each epoch, its rest dropped."""
+    """The training batch of each step, a pure function of (seed, step).
+
+    Each epoch has a new order, and its incomplete last batch is dropped.
+    """
 
     def __init__(self, data: Dataset, size: int, seed: int):
         self._data, self._size, self._seed = data, min(size, data.examples), seed

@@ -1,4 +1,4 @@
-"""What a spec describes, built: the model, the loss, the optimizers."""
+"""Build the model, the loss, and the optimizers of a spec."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from sparsity_cliff.study.spec import Spec
 
 @dataclass(frozen=True)
 class Parts:
-    """All that has a state in training."""
+    """Everything that has a state in training."""
 
     model: nn.Module
     loss: nn.Module
@@ -23,7 +23,7 @@ class Parts:
 
 
 def build(spec: Spec, data: Dataset, seed: int) -> nn.Module:
-    """The model of a spec with the initial weights of this seed, on the CPU."""
+    """The model of a spec on the CPU, with the initial weights of a seed."""
 
     def site(dim: int) -> Site:
         return Site(make("activation", spec.activation), dim)
@@ -40,7 +40,7 @@ def build(spec: Spec, data: Dataset, seed: int) -> nn.Module:
 
 
 def build_loss(spec: Spec, seed: int) -> nn.Module:
-    """The loss of a spec; one that learns itself (a discriminator) has the initial weights of this seed."""
+    """The loss of a spec. A loss that learns (a discriminator) has the initial weights of a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "loss"))
         loss: nn.Module = make("loss", spec.loss)
@@ -48,7 +48,7 @@ def build_loss(spec: Spec, seed: int) -> nn.Module:
 
 
 def build_parts(spec: Spec, data: Dataset, seed: int, device: torch.device) -> Parts:
-    """Model, loss and optimizers on the device. Each group of parameters remembers its peak rate as `initial_lr`."""
+    """Model, loss, and optimizers on a device. Each group of parameters stores its peak rate as `initial_lr`."""
     model = build(spec, data, seed).to(device)
     loss = build_loss(spec, seed).to(device)
     optimizers = make("optimizer", spec.training.optimizer, model)

@@ -1,7 +1,7 @@
-"""Checkpoints: atomic, checked on load, and bound to the spec and the code that wrote them.
+"""Checkpoints, which are atomic, checked on load, and bound to the spec and the code that wrote them.
 
-A file is the SHA-256 of the rest, then what torch.save writes of plain containers and tensors; it is loaded with
-`weights_only`, so no code in it is ever run.
+A file begins with the SHA-256 of its remainder, which torch.save writes from plain containers and tensors. It is loaded
+with `weights_only`, so code in it never runs.
 """
 
 import hashlib
@@ -17,15 +17,15 @@ from sparsity_cliff.traces.files import whole
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that must not be used; the message names the file and says why."""
+    """A checkpoint cannot be used or written; the message names the file and the reason."""
 
 
 class UnfitError(CheckpointError):
-    """A checkpoint of the right run whose contents are not what this run saves."""
+    """A checkpoint belongs to the run, but its contents are not a state of the run."""
 
 
 def save(path: Path, identity: str, state: dict[str, Any]) -> None:
-    """Write `state` to `path`: to a temporary name, synced, then renamed. A folder of that name is set aside first."""
+    """Write `state` to `path` atomically. A folder with this name is renamed first."""
     buffer = io.BytesIO()
     torch.save({"identity": identity, "state": state}, buffer)
     body = buffer.getvalue()
@@ -33,13 +33,14 @@ def save(path: Path, identity: str, state: dict[str, Any]) -> None:
     with whole(path) as temporary:
         temporary.write_bytes(hashlib.sha256(body).digest() + body)
         if _is_folder(path):
-            path.rename(_free_name(path))  # whoever made it, it is not ours to delete
+            path.rename(_free_name(path))  # it is foreign, so it is not deleted
 
 
 def load(path: Path, identity: str | None = None) -> dict[str, Any] | None:
-    """The state saved at `path`, or None where there is none.
+    """The state saved at `path`; None if there is none.
 
-    CheckpointError where it cannot be read, is torn, no checkpoint or, with an identity, another run's.
+    Raises CheckpointError if the file cannot be read, is torn, or is not a checkpoint; with an identity, also if it
+    belongs to another run.
     """
     try:
         if path.exists() and not path.is_file():
@@ -54,7 +55,7 @@ def load(path: Path, identity: str | None = None) -> dict[str, Any] | None:
         raise CheckpointError(f"{path}: torn checkpoint (checksum does not match)")
     try:
         saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds, depending on what the file holds instead
+    except Exception as error:  # of many types, depending on the file's contents
         raise CheckpointError(f"{path}: not a checkpoint ({type(error).__name__} in torch.load)") from error
     if not isinstance(saved, dict) or {key: type(saved[key]) for key in saved} != {"identity": str, "state": dict}:
         raise CheckpointError(f"{path}: not a checkpoint (identity or state missing)")
@@ -65,12 +66,12 @@ def load(path: Path, identity: str | None = None) -> dict[str, Any] | None:
 
 
 def remove(path: Path) -> None:
-    """Delete a checkpoint and what interrupted saves left beside it; and the three folders around it that are empty."""
+    """Delete a checkpoint, the leftovers of interrupted saves, and those of its three parent folders that are empty."""
     for file in (*path.parent.glob(".*.pt"), path):
         if not _is_folder(file):
             file.unlink(missing_ok=True)
     for folder in path.parents[:3]:
-        with suppress(OSError):  # not empty, or another run's job was faster
+        with suppress(OSError):  # not empty, or removed by another job
             folder.rmdir()
 
 
@@ -79,5 +80,5 @@ def _is_folder(path: Path) -> bool:
 
 
 def _free_name(path: Path) -> Path:
-    """state.pt.1, or the first number that is free."""
+    """state.pt.1, or with the first number that is free."""
     return next(name for number in count(1) if not (name := path.with_name(f"{path.name}.{number}")).exists())

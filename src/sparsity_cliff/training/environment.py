@@ -1,4 +1,4 @@
-"""Where a run is trained: what, besides spec and code, decides the last bits of its numbers."""
+"""The environment of a run: everything that affects the last bits of its numbers besides spec and code."""
 
 import importlib.metadata
 import os
@@ -11,16 +11,16 @@ import torch
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a study's setting: cpu, cuda or mps, or auto for the best that is there."""
+    """The device for a study's setting: cpu, cuda, mps, or auto for the best one available."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return torch.device(name)
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:
-    """What, besides spec and code, decides the last bits of a run's numbers.
+    """Device, processor, instruction set, threads, and versions, as a trace records them.
 
-    instruction_set: what torch's own kernels use, and the settings that restrict those of the libraries below it.
+    instruction_set: the set that torch's kernels use, and the settings that restrict torch's libraries.
     """
     limits = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
     level = [
@@ -37,13 +37,13 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what can change a number: Python and the numerical packages."""
+    """Versions of Python and of the numerical packages."""
     packages = ("sparsity_cliff", "torch", "numpy", "pyarrow")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
 def processor() -> str:
-    """The model of this machine's processor, or, where the system does not tell, its kind (`arm`, `aarch64`)."""
+    """The model of this machine's processor, or its architecture (`arm`, `aarch64`) if the model is not known."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             key, _, name = line.partition(":")

@@ -1,4 +1,4 @@
-"""The surroundings of training: where a run's state is kept, its log and clock, and word that it should stop."""
+"""The surroundings of training: checkpoints, log, clock, and requests to stop."""
 
 import re
 import time
@@ -23,7 +23,7 @@ from sparsity_cliff.training.surroundings import State, Wish
 
 
 class Job:
-    """One job: the surroundings of the loop (surroundings.py) for every seed of a run. Only rank 0 writes and tells."""
+    """The surroundings of the loop (see Surroundings) for every seed of a run. Only rank 0 writes files and logs."""
 
     def __init__(
         self,
@@ -41,15 +41,16 @@ class Job:
         self.stop = StopRequest()
         self.seconds: dict[str, float] = defaultdict(float)
         self.done: list[State] = []  # finished seeds
-        self.environments: list[State] = []  # in which parts of the run were trained; the last is this process's
+        self.environments: list[State] = []  # of all parts of the run; the last is this process's
         self._spec, self._path, self._identity = spec, checkpoint_path, identity
         self._save_every, self._keep = save_every, keep
         self._saved = time.monotonic()
-        self._troubled = False  # the last save failed, and was told
-        self._progress: dict[int, Progress] = {}  # of the seed that is under way, by its position
+        self._troubled = False  # whether the last save failed, which was logged
+        self._progress: dict[int, Progress] = {}  # position -> progress of the current seed
 
     @contextmanager
     def clock(self, part: str) -> Iterator[None]:
+        """Within the context, add the elapsed time to the seconds of `part`."""
         start = time.perf_counter()
         try:
             yield
@@ -58,17 +59,22 @@ class Job:
 
     @property
     def wish(self) -> Wish:
+        """STOP after a request to stop, SAVE if a checkpoint is due, else GO_ON."""
         if self.stop:
             return Wish.STOP
         return Wish.SAVE if time.monotonic() - self._saved >= self._save_every else Wish.GO_ON
 
     def tell(self, position: int, step: int, loss: float) -> None:
-        if position not in self._progress:  # of each seed by itself: what lies in between is no training
+        """Log the progress of the seed at `position` of the run's block."""
+        if position not in self._progress:  # one per seed, because time between seeds is not training
             self._progress = {position: Progress(self.log, self._spec.seeds, self._spec.training.steps)}
         self._progress[position](position, step, loss)
 
     def save(self, parts: Parts, progress: State, stop: bool) -> None:
-        """A save that fails is an error only where it is the last: training goes on with the checkpoint of before."""
+        """Save a checkpoint. With `stop`, raise Interrupted afterwards.
+
+        A failed save is only logged, and the previous checkpoint remains. With `stop`, it raises CheckpointError.
+        """
         current = {**progress, "random": self.ranks.all_of(random_state(parts.device)), **state_of(parts)}
         with self.clock("saving"):
             self._saved = time.monotonic()
@@ -80,16 +86,19 @@ class Job:
             except OSError as error:
                 problem = f"{self._path}: state not saved ({error.strerror or error})"
                 if stop:
-                    raise CheckpointError(f"{problem}, though asked to stop") from error
+                    raise CheckpointError(f"{problem} after a request to stop") from error
                 if not self._troubled:
-                    self.log(f"{problem}; training goes on, and what was saved before is there")
+                    self.log(f"{problem}; training continues, and the previous checkpoint remains")
                 self._troubled = True
         if stop:
-            self.log(f"asked to stop: state saved in {self._path}")
+            self.log(f"stopped on request: state saved in {self._path}")
             raise Interrupted
 
     def keep(self, parts: Parts, seed: int, status: str) -> None:
-        """Keep the final state of a seed, where the study wants that, under a name that no run resumes from."""
+        """Save the final state of a seed if the study requests it, under a name from which no run resumes.
+
+        Raises CheckpointError if that fails.
+        """
         path = self._path.with_name(f"seed-{seed}.pt")
         if self._keep and self.first:
             final = {"spec": self._spec.text, "seed": seed, "status": status, **state_of(parts)}
@@ -100,13 +109,13 @@ class Job:
                 raise CheckpointError(f"{path}: final state not kept ({error.strerror or error})") from error
 
     def resume(self) -> State | None:
-        """The state of the seed that was under way, if any; `done` then holds the seeds before it."""
+        """The saved state of the seed that was in progress; None if there is none. Sets `done` to the earlier seeds."""
         state, problem = None, ""
         try:
             state = checkpoint.load(self._path, self._identity)
             if state is not None:
                 check_progress(state, self._spec, self.ranks.size)
-        except Exception as error:  # of many kinds, depending on what the state holds instead
+        except Exception as error:  # of many types, depending on the state's contents
             problem = self._unfit(error)
         try:
             self._agree(problem)
@@ -121,7 +130,7 @@ class Job:
         return state["current"]  # type: ignore[no-any-return]
 
     def restore(self, state: State, parts: Parts) -> None:
-        """UnfitError on every rank where restoring failed on any; a part may then be restored."""
+        """Put a saved state in place. Raises UnfitError on every rank if that failed on any, possibly halfway."""
         problem = ""
         try:
             restore_module(parts.model, state["model"])
@@ -130,15 +139,15 @@ class Job:
             restore_module(parts.loss, state["loss"])
             set_random_state(parts.device, state["random"][self.ranks.rank])
         except torch.OutOfMemoryError:
-            raise  # of the device, not of the checkpoint
+            raise  # not the checkpoint's fault
         except Exception as error:
             problem = self._unfit(error)
         self._agree(problem)
         self.log(f"resuming at seed {len(self.done) + 1}, step {state['step']}")
 
     def start_afresh(self, error: UnfitError) -> None:
-        """Forget what a checkpoint said that cannot be used."""
-        self.log(f"{error}: not used, starting afresh")
+        """Log that a checkpoint cannot be used, and forget what was read from it."""
+        self.log(f"{error}: not used, starting from scratch")
         self.done, self.environments = [], self.environments[-1:]
 
     def _unfit(self, error: Exception) -> str:
@@ -148,20 +157,20 @@ class Job:
         return f"{self._path}: not a state of this run ({reason if len(reason) < 200 else reason[:200] + '...'})"
 
     def _agree(self, problem: str) -> None:
-        """UnfitError on every rank where one of them has a problem, told as the first of these has it."""
+        """Raise UnfitError on every rank if any rank has a problem, with the problem of the first such rank."""
         for found in self.ranks.all_of(problem):
             if found:
                 raise UnfitError(found)
 
 
 def state_of(parts: Parts) -> State:
-    """What `Job.restore` puts in place again."""
+    """The state that `Job.restore` puts in place."""
     states = [optimizer.state_dict() for optimizer in parts.optimizers]
     return {"model": parts.model.state_dict(), "optimizers": states, "loss": parts.loss.state_dict()}
 
 
 def check_progress(state: State, spec: Spec, ranks: int) -> None:
-    """An error of some kind where `state` is not what a run of `spec` saves on its way."""
+    """Raise an error (of any type) if `state` is not an intermediate state of a run of `spec`."""
     seeds, steps, done, current = spec.seeds, spec.training.steps, state["done"], state["current"]
     step, losses, random = current["step"], current["losses"], current["random"]
     if len(done) >= len(seeds):
@@ -174,11 +183,11 @@ def check_progress(state: State, spec: Spec, ranks: int) -> None:
     if {fact[1] for fact in current["facts"]} != set(measured):
         raise ValueError(f"not the facts of the measurements before step {step}")
     if len(random) != ranks:
-        raise ValueError(f"random states of {len(random)} processes in place of {ranks}")
+        raise ValueError(f"random states of {len(random)} processes instead of {ranks}")
     if not all(isinstance(environment, dict) for environment in state["environments"]):
-        raise ValueError("environments are no such")
-    kinds = (int, int, str | None, str | None, int | None, str, float | int)  # of a fact's seven values
-    for seed, part in zip(seeds, [*done, current], strict=False):  # the seeds that have begun
+        raise ValueError("environments are not mappings")
+    kinds = (int, int, str | None, str | None, int | None, str, float | int)  # types of a fact's seven values
+    for seed, part in zip(seeds, [*done, current], strict=False):  # the seeds that have started
         if part is not current and not re.fullmatch(r"finished|diverged at step \d+", part["status"]):
             raise ValueError(f"status {part['status']!r} of seed {seed}")
         for fact in part["facts"]:

@@ -1,7 +1,7 @@
-"""Data-parallel training: the job's own process starts the ranks of a run, which share each batch and add up gradients.
+"""Data-parallel training. The job's process starts the ranks of a run, which share each batch and sum their gradients.
 
-It passes signals on and watches: the end of any rank but a good one ends all of them. Each rank (rank.py) finds its
-number and the address in submitit's environment, as a task of a submitit job would.
+It passes signals on and watches the ranks: if one fails, it ends all of them. Each rank (rank.py) finds its number and
+the address in submitit's environment variables, like a task of a submitit job.
 """
 
 import json
@@ -17,20 +17,21 @@ import torch
 from sparsity_cliff.training.stopping import COME_BACK, Interrupted, StopRequest
 
 LOOK_EVERY = 0.05  # seconds
-HOST = "127.0.0.1"  # all ranks are on this machine
+HOST = "127.0.0.1"  # all ranks run on this machine
 
 
 class RankError(RuntimeError):
-    """Ends the job of a run whose ranks could not finish; the message is one line."""
+    """The ranks of a run cannot start or could not finish; the message is one line."""
 
 
 def launch(size: int, device: torch.device, arguments: dict[str, Any]) -> None:
-    """Train a run in `size` ranks. arguments: of run.train_here, JSON-compatible; `threads` are those of all ranks.
+    """Train a run in `size` ranks.
 
-    RankError as soon as a rank dies or fails: then the others are ended, and the checkpoint stays. Interrupted once
-    they have stopped because a signal asked them to.
+    arguments: those of run.train_here, JSON-compatible; `threads` counts the threads of all ranks. Raises RankError as
+    soon as a rank fails; the other ranks are then ended, and the checkpoint stays. Raises Interrupted once the ranks
+    have stopped because of a signal.
     """
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # here: not every build of torch has it
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # local: some builds of torch lack it
 
     devices = _devices(size, device)
     threads = max(1, arguments["threads"] // size)
@@ -64,18 +65,20 @@ def launch(size: int, device: torch.device, arguments: dict[str, Any]) -> None:
 
 
 def _judge(ended: list[int | None], stop: bool, store: Any) -> None:
-    """What the ranks' exit statuses, None for those that had to be ended, mean for the job."""
+    """Raise the error that follows from the ranks' exit statuses. None marks a rank that had to be ended."""
     for rank, status in enumerate(ended):
-        if status is not None and status < 0:  # first: whoever lost a peer complains as well
+        if status is not None and status < 0:  # checked first, because a rank that lost a peer also fails
             if stop:
-                raise Interrupted  # asked to stop before it could listen; what was saved before is there
+                raise Interrupted  # the signal came before its handler; the previous checkpoint remains
             name = signal.Signals(-status).name
             raise RankError(f"rank {rank} of {len(ended)} was killed ({name}), so the others were ended; {_NEXT}")
     if store.check(["error"]):
         raise RankError(store.get("error").decode())
     for rank, status in enumerate(ended):
         if status not in (None, 0, COME_BACK):
-            raise RankError(f"rank {rank} of {len(ended)} ended with status {status}, so the others did; {_NEXT}")
+            raise RankError(
+                f"rank {rank} of {len(ended)} ended with status {status}, so the others were ended; {_NEXT}"
+            )
     if COME_BACK in ended:
         raise Interrupted
 
@@ -84,9 +87,9 @@ _NEXT = "the next attempt resumes from the last checkpoint"
 
 
 def _devices(size: int, device: torch.device) -> list[dict[str, str]]:
-    """Per rank, what makes one device visible to it. RankError where there are too few."""
+    """Environment variables that make one device visible to each rank. Raises RankError if there are too few."""
     if device.type == "mps":
-        raise RankError(f"processes={size}: training by several processes needs device cpu or cuda, and this is mps")
+        raise RankError(f"processes={size}: training in several processes needs device cpu or cuda, not mps")
     if device.type != "cuda":
         return [{}] * size
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -97,7 +100,7 @@ def _devices(size: int, device: torch.device) -> list[dict[str, str]]:
 
 
 def _task_environment(rank: int, size: int, port: int) -> dict[str, str]:
-    """What submitit's local executor tells a task, with a port that is free."""
+    """The environment variables that submitit's local executor sets for a task, with the port of the store."""
     about = {"NTASKS": size, "JOB_NUM_NODES": 1, "NODEID": 0, "JOB_ID": os.getpid(), "GLOBALID": rank, "LOCALID": rank}
     named = {f"SUBMITIT_LOCAL_{name}": str(value) for name, value in about.items()}
     return {"SUBMITIT_EXECUTOR": "local", "MASTER_PORT": str(port), **named}
@@ -107,6 +110,6 @@ def _tell(process: subprocess.Popen[str], task: str) -> None:
     assert process.stdin
     try:
         process.stdin.write(f"{task}\n")
-        process.stdin.flush()  # and stays open: its end is the end of the job
+        process.stdin.flush()  # stays open, because its end signals the end of the job
     except BrokenPipeError:
-        pass  # it died; its status says so
+        pass  # the process has ended; its status shows why

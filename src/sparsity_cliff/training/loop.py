@@ -1,4 +1,4 @@
-"""The training loop. What computes a run's numbers is this file and what it reaches; nothing else makes a run stale."""
+"""The training loop. Only this file and the code that it reaches compute a run's numbers and make a run stale."""
 
 import math
 from contextlib import nullcontext
@@ -20,7 +20,7 @@ from sparsity_cliff.training.build import build_parts
 from sparsity_cliff.training.ranks import check
 from sparsity_cliff.training.surroundings import Fact, State, Surroundings, Wish
 
-CHECK_EVERY = 50  # steps between looks at the losses, each of which waits for the device
+CHECK_EVERY = 50  # steps between transfers of the losses, each of which waits for the device
 
 
 def train_seed(
@@ -28,9 +28,9 @@ def train_seed(
 ) -> State:
     """Train the seed at `position` of the run's block. Returns {facts, status}.
 
-    status: "finished", or "diverged at step N", N being the first step whose loss was not finite. facts: of rank 0, the
-    only one that measures. resume: what was saved of this seed; UnfitError, before the first step and on every rank,
-    where it is no state of it.
+    status: "finished", or "diverged at step N", where N is the first step with a loss that is not finite. facts: those
+    of rank 0, the only rank that measures. resume: a saved state of this seed. Raises UnfitError, on every rank and
+    before the first step, if it does not fit.
     """
     ranks, seed, training, steps = job.ranks, spec.seeds[position], spec.training, spec.training.steps
     measured = set(schedule(steps, spec.probes.every))
@@ -55,8 +55,8 @@ def train_seed(
     pending: list[Tensor] = []  # losses of the latest steps, still on the device
 
     for step in range(start, steps + 1):
-        # check: bring the losses back, all at once
-        wish = ranks.highest(job.wish)  # asked once a step: a signal may arrive between two looks
+        # check: transfer all pending losses at once
+        wish = ranks.highest(job.wish)  # once per step, because a signal may arrive at any time
         if pending and (step in measured or len(pending) >= CHECK_EVERY or wish):
             losses += torch.stack(pending).tolist()
             broken = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
@@ -66,7 +66,7 @@ def train_seed(
             pending = []
             job.tell(position, step, losses[-1])
 
-        # save: before measuring, which a resumed run does again
+        # save: before measuring, because a resumed run measures again
         if wish:
             job.save(parts, {"step": step, "facts": facts, "losses": losses}, stop=wish == Wish.STOP)
 
@@ -80,14 +80,14 @@ def train_seed(
                 losses = []
         if step == steps:
             if not all(math.isfinite(value) for *_, metric, value in rows if metric == "loss"):
-                status = f"diverged at step {steps}"  # by the last update, which no training loss has seen
+                status = f"diverged at step {steps}"  # after the last update, which no training loss covers
             break
 
         # schedule
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["initial_lr"] * factor(step, steps)
 
-        # step: in parts, where there are other ranks or the batch is too large for the device; their gradients add up
+        # step: ranks and microbatches each take a part of the batch, and their gradients add up
         x, y = batches(step)
         watched = "gradients" in spec.probes.measure and step in measured
         signs = GradientSigns(model, terms(y)) if watched else None

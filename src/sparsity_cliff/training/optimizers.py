@@ -1,4 +1,4 @@
-"""Optimizers: factories (model, keyword-only options) -> list of torch optimizers that hold every parameter."""
+"""Optimizers: factories (model, keyword-only options) -> list of torch optimizers that cover every parameter."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +12,12 @@ Optimizers = list[torch.optim.Optimizer]
 
 
 def sgd(model: nn.Module, *, lr: Positive, momentum: Momentum = 0.0, weight_decay: NonNegative = 0.0) -> Optimizers:
+    """Stochastic gradient descent with momentum."""
     return [torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)]
 
 
 def _adaptive(kind: Any, model: nn.Module, **options: Any) -> Optimizers:
-    # the fused CPU kernel takes half the time of the default for small models; CUDA and MPS have one too
+    # the fused CPU kernel halves the time for small models; CUDA and MPS have one, too
     return [kind(model.parameters(), fused=True, **options)]
 
 
@@ -28,6 +29,7 @@ def adam(
     beta2: Momentum = 0.999,
     weight_decay: NonNegative = 0.0,
 ) -> Optimizers:
+    """Adam (Kingma & Ba, arXiv 1412.6980). weight_decay: added to the gradient (L2)."""
     return _adaptive(torch.optim.Adam, model, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay)
 
 
@@ -39,6 +41,7 @@ def adamw(
     beta2: Momentum = 0.999,
     weight_decay: NonNegative = 0.01,
 ) -> Optimizers:
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101), with decoupled weight decay."""
     return _adaptive(torch.optim.AdamW, model, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay)
 
 
@@ -54,21 +57,22 @@ def muon(
 ) -> Optimizers:
     """Muon (Jordan et al. 2024, torch.optim.Muon) on the matrices of `model.blocks`, AdamW on everything else.
 
-    lr: in AdamW's unit (Liu et al., arXiv 2502.16982). A step is lr · 0.2 · √max(rows, cols) · O, where O is momentum
-    made near orthogonal. Its root mean square is about 0.2 lr for a matrix of any shape, as AdamW's typically is, so
-    that a learning rate tuned for AdamW is a good first guess. Published rates are often in another unit:
+    lr: in AdamW's unit (Liu et al., arXiv 2502.16982). A step is lr · 0.2 · √max(rows, cols) · O, where O is the
+    orthogonalized momentum. Its root mean square is about 0.2 lr for a matrix of any shape, which is typical of AdamW,
+    so a learning rate tuned for AdamW is a good first guess. To convert a published rate in another unit:
 
-    - step lr · √max(rows, cols) · O, as in the paper's code: ours is 5 times theirs;
-    - step lr · √max(1, rows / cols) · O, torch's default: ours is 5 / √cols times theirs.
+    - step lr · √max(rows, cols) · O, as in the paper's code: multiply by 5;
+    - step lr · √max(1, rows / cols) · O, torch's default: multiply by 5 / √cols.
 
-    Each matrix is made orthogonal by itself: keep query, key and value apart, as our architectures do. weight_decay: of
-    both optimizers; a step takes lr · weight_decay of a weight. adamw_lr: learning rate of AdamW.
+    Each matrix is orthogonalized by itself, so query, key, and value should be separate matrices, as in our
+    architectures. weight_decay: for both optimizers; a step subtracts lr · weight_decay of a weight. adamw_lr: learning
+    rate of AdamW. Raises ValueError if the blocks have no 2-D weights.
     """
     blocks = {id(p) for p in model.get_submodule("blocks").parameters() if p.ndim == 2}
     hidden = [p for p in model.parameters() if id(p) in blocks]
     rest = [p for p in model.parameters() if id(p) not in blocks]
     if not hidden:
-        raise ValueError("muon needs 2-D weights in model.blocks, and this model has none there")
+        raise ValueError("muon needs 2-D weights in model.blocks, but this model has none")
     return [
         torch.optim.Muon(hidden, lr=lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=adamw_lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=True),

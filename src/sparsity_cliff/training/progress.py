@@ -1,11 +1,11 @@
-"""How far a run is, told in its log."""
+"""Lines of progress in a run's log."""
 
 import time
 from collections.abc import Callable, Sequence
 
 
 class Progress:
-    """Tells of the run every two seconds: percent, loss, steps per second, remaining time."""
+    """Logs a line every two seconds: percentage, loss, steps per second, and remaining time."""
 
     def __init__(self, log: Callable[[str], None], seeds: Sequence[int], steps: int):
         self._log, self._seeds, self._steps = log, seeds, steps

@@ -1,4 +1,4 @@
-"""One rank of a data-parallel run: a process that joins the others, trains, and leaves its error with the job."""
+"""A rank of a data-parallel run: a process that joins the others, trains, and reports an error to the job."""
 
 import json
 import os
@@ -14,19 +14,19 @@ from sparsity_cliff.training.launch import HOST
 from sparsity_cliff.training.ranks import Ranks
 from sparsity_cliff.training.run import train_here
 
-#: The other ranks wait for rank 0 while it measures and saves. Not for a rank that died: that is seen at once.
+#: Maximum wait for rank 0 while it measures and saves. The job detects the death of a rank at once.
 PATIENCE = timedelta(hours=2)
 
 
 def main() -> None:
-    """One rank, as a process of its own: joins the others, trains, and leaves its error, if any, with the job."""
+    """Run a rank in this process: join the others, train, and report an error, if any, to the job."""
     task = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_job, daemon=True).start()
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # here: not every build of torch has it
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # local: some builds of torch lack it
 
     about = TorchDistributedEnvironment()
     if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a network that comes or goes is none of their business
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # independent of network changes
     device = torch.device(task["device"])
     store = TCPStore(HOST, about.master_port, is_master=False)
     status = 0
@@ -41,14 +41,14 @@ def main() -> None:
     except BaseException as error:
         traceback.print_exc()
         kind = "" if isinstance(error, ValueError) else f"rank {about.rank}: {type(error).__name__}: "
-        store.compare_set("error", "", f"{kind}{' '.join(str(error).split())}")  # the first: it is the cause of others
+        store.compare_set("error", "", f"{kind}{' '.join(str(error).split())}")  # the first, which causes the others
         status = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # taking the group down in order would wait for ranks that are gone
+    os._exit(status)  # an orderly shutdown would wait for ranks that are gone
 
 
 def _end_with_the_job() -> None:
-    """The pipe ends when the job does, however it does: a rank must not train on beside the job's next attempt."""
+    """Exit when the pipe closes, that is, when the job ends, so that no rank runs beside the job's next attempt."""
     sys.stdin.read()
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Train one run: a block of seeds, one after another, and one trace."""
+"""Train a run: a block of seeds, one after another, which gives one trace."""
 
 import gc
 import hashlib
@@ -35,19 +35,21 @@ def train_run(
     every_seconds: float = 60,
     keep: bool = False,
 ) -> None:
-    """Train every seed of a run and write its trace to `output`; lines of progress go to standard output.
+    """Train every seed of a run and write its trace to `output`. Lines of progress go to standard output.
 
-    spec, code: canonical JSON of the run table. data: file of the data stage. threads: of all its processes. started:
-    when the job began (time.time()), for the account of seconds. every_seconds: between checkpoints, 0 for one at every
-    step. keep: whether the final state of each seed stays, at checkpoints/<run>/<digest>/seed-<seed>.pt:
+    spec, code: canonical JSON from the run table. data: file of the data stage. threads: number of threads of all
+    processes together. started: when the job started (time.time()), for the time of imports. every_seconds: seconds
+    between checkpoints; 0 saves at every step. keep: whether to keep the final state of each seed in
+    checkpoints/<run>/<digest>/seed-<seed>.pt, which can be loaded like this:
 
         state = checkpoint.load(path)
         model = build(Spec.of_text(state["spec"]), load(data_file), state["seed"])
         model.load_state_dict(state["model"])
 
-    Nothing resumes from that: a finished run that is made to train again starts afresh.
+    No run resumes from this file. If a finished run is trained again, it starts from scratch.
 
-    Raises Interrupted once a requested stop has saved. TraceError where the trace cannot be written.
+    Raises Interrupted after a request to stop, once the state is saved. Raises TraceError if the trace cannot be
+    written, DataError if the data cannot be used, and RankError if one of several processes fails.
     """
     plan = Spec.of_text(spec)
     processes, device = plan.training.processes, pick_device(plan.device)
@@ -73,9 +75,9 @@ def train_here(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> None:
-    """train_run in this process: the whole run, or one rank of it."""
-    importlib.import_module("torch._dynamo")  # as the first optimizer would; here it counts as what it is, an import
-    gc.enable()  # off in a job until all is imported
+    """Run `train_run` in this process, for the whole run or one rank of it."""
+    importlib.import_module("torch._dynamo")  # the first optimizer would import it, outside the time of imports
+    gc.enable()  # off during the imports of a job (logs.py)
     torch.set_num_threads(threads)
     plan = Spec.of_text(spec)
     identity = hashlib.sha256(f"{spec}\n{code}".encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Learning-rate schedules: factories -> pure function (step, steps) -> factor of the peak learning rate.
+"""Learning-rate schedules: factories of pure functions (step, steps) -> factor of the peak learning rate.
 
-Steps count from 0. Warm-up rises linearly and reaches 1 at step `warmup`. No schedule is 0 on any step that trains:
-the falling ones reach `final` only after the last step.
+Steps count from 0. Warm-up rises linearly and reaches 1 at step `warmup`. Falling schedules reach `final` only after
+the last step, so no training step has a factor of 0.
 """
 
 import math
@@ -17,6 +17,7 @@ def _warm(step: int, warmup: int) -> float:
 
 
 def constant(*, warmup: Size = 0) -> Schedule:
+    """1 after the warm-up."""
     return lambda step, steps: _warm(step, warmup)
 
 

@@ -1,4 +1,4 @@
-"""Put a saved state into a module or an optimizer, and refuse one that does not fit."""
+"""Restore the saved state of a module or an optimizer, or reject a state that does not fit."""
 
 import copy
 from typing import Any
@@ -8,27 +8,27 @@ from torch import nn
 
 
 def restore_module(module: nn.Module, state: Any) -> None:
-    """load_state_dict, and ValueError where torch would convert silently."""
+    """load_state_dict with a ValueError where torch would silently convert a dtype."""
     for key, own in module.state_dict().items():
         other = state.get(key)
         if isinstance(own, torch.Tensor) and isinstance(other, torch.Tensor) and own.dtype != other.dtype:
             raise ValueError(f"{key} is {other.dtype} and not {own.dtype}")
-    for name, part in module.named_modules():  # such as a loss that learns itself
+    for name, part in module.named_modules():  # such as a discriminator
         if isinstance(optimizer := getattr(part, "optimizer", None), torch.optim.Optimizer):
             check_optimizer(optimizer, state[f"{name}._extra_state" if name else "_extra_state"])
     module.load_state_dict(state)
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> None:
-    """load_state_dict, and ValueError where the optimizer's next steps would fail."""
+    """load_state_dict with a ValueError for a state that would make the next step fail."""
     check_optimizer(optimizer, state)
     optimizer.load_state_dict(state)
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> None:
-    """ValueError where an optimizer with this state would fail at its next step, which torch does not look at.
+    """Raise ValueError for a state that would make the optimizer's next step fail, which torch does not check.
 
-    What an optimizer keeps of a parameter is compared with what a copy of it keeps after a step.
+    The state of each parameter is compared with the state that a copy of the optimizer has after a step.
     """
     twin = copy.deepcopy(optimizer)
     for parameter in (parameter for group in twin.param_groups for parameter in group["params"]):
@@ -38,7 +38,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> None:
     theirs, own = ([(group.keys(), group["params"]) for group in s["param_groups"]] for s in (state, right))
     if theirs != own:
         raise ValueError("the optimizer has other groups of parameters")
-    for index, kept in state["state"].items():  # a parameter that never had a gradient has none
+    for index, kept in state["state"].items():  # a parameter without a gradient has no state
         for key, value in right["state"][index].items():
             if _form(kept[key]) != _form(value):
                 raise ValueError(f"{key} of parameter {index} is {_form(kept[key])} and not {_form(value)}")

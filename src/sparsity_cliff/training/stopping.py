@@ -1,23 +1,23 @@
-"""Word from outside that a run should stop, and the exit status of one that wants to come back."""
+"""Requests to stop a run, and the exit status of a run that can be resumed."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Exit status of a job that was told to stop, has saved its state and wants to be started again (BSD's EX_TEMPFAIL).
+#: Exit status of a job that saved its state on request and can be resumed (BSD's EX_TEMPFAIL).
 COME_BACK = 75
 
 
 class Interrupted(SystemExit):
-    """Ends the process with COME_BACK after the state was saved, because a signal asked the run to stop."""
+    """Ends the process with COME_BACK after a signal requested a stop and the state was saved."""
 
     def __init__(self) -> None:
         super().__init__(COME_BACK)
 
 
 class StopRequest:
-    """True once SIGTERM, SIGINT or SIGUSR2 has arrived."""
+    """True once SIGTERM, SIGINT, or SIGUSR2 has arrived."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -27,7 +27,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        """Within: the signals set the request and do nothing else. Main thread only."""
+        """Within the context, the signals only set the request. Works only in the main thread."""
 
         def handle(number: int, frame: FrameType | None) -> None:
             self.requested = True

@@ -1,7 +1,7 @@
-"""Layouts of prepared data, a file each: what the arrays are called, what a batch is, how an output is scored.
+"""Layouts of prepared data, a file each: the names of the arrays, the form of a batch, and the scores of an output.
 
-A batch is (inputs, targets), two tensors with one entry per example in the first axis. KINDS says which layout examples
-of a kind have (the KIND that a source's module states); MARKS, which array only files of a layout have.
+A batch is (inputs, targets), two tensors whose first axis counts examples. KINDS maps the KIND of a source's module to
+its layout. MARKS maps an array to the only layout whose files have it.
 """
 
 LAYOUTS = {

@@ -16,7 +16,7 @@ EVALUATION_BATCH = 1000  # examples
 
 @dataclass(frozen=True)
 class Labeled(Dataset):
-    """Inputs float32 (n, *shape), standardized, and labels int64 (n,). The accuracy is over examples."""
+    """Standardized inputs float32 (n, *shape) and labels int64 (n,). The accuracy is over examples."""
 
     x_train: Tensor
     y_train: Tensor
@@ -26,6 +26,7 @@ class Labeled(Dataset):
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """From x_train, x_test float32 (n, *shape) and y_train, y_test int64 (n,). Raises ValueError or KeyError."""
         x_train, y_train, x_test, y_test = (arrays[key] for key in ("x_train", "y_train", "x_test", "y_test"))
         for x, y, part in ((x_train, y_train, "train"), (x_test, y_test, "test")):
             require(x.dtype == np.float32 and y.dtype == np.int64, f"x_{part} is not float32 or y_{part} not int64")

@@ -17,11 +17,12 @@ from sparsity_cliff.data.spectrogram import synthesize
 
 @dataclass(frozen=True)
 class Speech(Dataset):
-    """Pairs of a noisy and a clean recording at 16 kHz, int16, all utterances in a row; ends: where each one ends.
+    """Pairs of a noisy and a clean recording at 16 kHz.
 
-    A training example is a random cut of `segment` samples, zero-padded where the utterance is shorter; a held-out one
-    is a whole utterance. Both signals are scaled by the root mean square of the whole noisy utterance, as
-    MP-SENet (arXiv 2305.13686) has it. Scores: wide-band PESQ (ITU-T P.862.2) and STOI (Taal et al. 2011).
+    The recordings are int16 (samples,), with all utterances concatenated; `ends` int64 (n,) has the end of each. A
+    training example is a random crop of `segment` samples, zero-padded if the utterance is shorter. A held-out example
+    is a whole utterance. Both signals are divided by the root mean square of the whole noisy utterance, as in MP-SENet
+    (arXiv 2305.13686). Scores: wide-band PESQ (ITU-T P.862.2) and STOI (Taal et al. 2011).
     """
 
     noisy_train: Tensor
@@ -35,13 +36,17 @@ class Speech(Dataset):
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """From noisy and clean int16 (samples,) and ends int64 (n,) of both parts. Raises ValueError or KeyError."""
         names = [f"{name}_{part}" for part in ("train", "test") for name in ("noisy", "clean", "ends")]
         for part in ("train", "test"):
             noisy, clean, ends = (arrays[f"{name}_{part}"] for name in ("noisy", "clean", "ends"))
             require(noisy.dtype == clean.dtype == np.int16, f"noisy_{part} or clean_{part} is not int16")
             require(noisy.shape == clean.shape and noisy.ndim == 1, f"noisy_{part} and clean_{part} differ in length")
-            require(ends.dtype == np.int64 and len(ends) > 0 and ends[-1] == len(noisy), f"ends_{part} do not fit")
-            require(bool((np.diff(ends, prepend=0) > 0).all()), f"ends_{part} do not rise")
+            require(
+                ends.dtype == np.int64 and len(ends) > 0 and ends[-1] == len(noisy),
+                f"ends_{part} does not end at the last sample",
+            )
+            require(bool((np.diff(ends, prepend=0) > 0).all()), f"ends_{part} does not increase")
         tensors = (torch.from_numpy(arrays[name]) for name in names)
         return cls(*tensors, int(arrays["segment"]))  # type: ignore[arg-type, call-arg]
 
@@ -71,7 +76,7 @@ class Speech(Dataset):
         return [(noisy[None], clean[None]) for noisy, clean in map(_scaled, pairs)]
 
     def randomized(self, seed: int) -> "Speech":
-        """Two independent white noises at -20 dB of full scale."""
+        """Two independent white noises at -20 dB of full scale as noisy and clean signal."""
         stream = generator(seed, "data")
 
         def noise(like: Tensor) -> Tensor:
@@ -87,6 +92,6 @@ class Speech(Dataset):
 
 
 def _scaled(pair: Tensor) -> Tensor:
-    """pair: (2, samples), noisy and clean."""
-    scaled: Tensor = pair / pair[0].square().mean().sqrt().clamp(min=1.0)  # of int16: never below one step
+    """Divide a pair (2, samples), noisy and clean, by the root mean square of the noisy signal."""
+    scaled: Tensor = pair / pair[0].square().mean().sqrt().clamp(min=1.0)  # at least one step of int16
     return scaled

@@ -15,10 +15,10 @@ from sparsity_cliff.data.seeds import derive, generator
 
 @dataclass(frozen=True)
 class Tokens(Dataset):
-    """Two streams of token numbers, cut into windows of `block`; the target of a token is the one that follows.
+    """Two streams of token numbers, cut into windows of `block` tokens. The target of a token is the next token.
 
-    The streams are sequences of memory-mapped or loaded uint16 arrays (the shards), and no window crosses from one into
-    the next. The accuracy is that of the next token, over all tokens.
+    A stream is a sequence of uint16 arrays (the shards), in memory or memory-mapped. No window crosses two shards. A
+    batch has inputs and targets int64 (N, block). The accuracy is that of the next token, over all tokens.
     """
 
     train: tuple[np.ndarray, ...]
@@ -27,11 +27,14 @@ class Tokens(Dataset):
     classes: int
     delimiters: tuple[int, ...] = ()
     device: str = "cpu"
-    random: int | None = None  # seed, where tokens are drawn and not read
+    random: int | None = None  # seed of random tokens; None: tokens are read
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Self:
-        """tokens_train and tokens_test: uint16 streams, or lists of shard files (sparsity_cliff.data.shards)."""
+        """From tokens_train and tokens_test (uint16 (n,), or names of shard files), block, and vocabulary.
+
+        Raises ValueError or KeyError if they do not fit, and DataError for a damaged shard.
+        """
         block, vocabulary = int(arrays["block"]), int(arrays["vocabulary"])
 
         def stream(part: str) -> tuple[np.ndarray, ...]:

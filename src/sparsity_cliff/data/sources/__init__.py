@@ -1,10 +1,12 @@
-"""Data sets. A source is a function (root, **options) -> arrays, in a file of its own that states, as constants, the
-KIND of its examples ("signal", "image", "tokens" or "speech"), and their SHAPE or VOCABULARY where these are fixed. It
-may state what it REQUIRES of its options, and as EXAMPLES how many there are for training and held out, None where only
-the data tell. Both are expressions over its options, with which a study is checked before any job.
+"""Data sets. A source is a function (root, **options) -> arrays, in a file of its own.
 
-Sources run once, in the workflow's data stage, and their arrays go into one .npz file; training reads only that file.
-The names of the arrays say which layout they are (sparsity_cliff.data.layouts): labeled examples, tokens, or speech.
+The file defines constants: the KIND of the examples ("signal", "image", "tokens", or "speech"), and their SHAPE or
+VOCABULARY if these are fixed. Two further constants are optional: REQUIRES has conditions on the options, and EXAMPLES
+has the numbers of training and held-out examples (None if only the data show them). Both hold expressions over the
+options, with which a study is checked before any job.
+
+A source runs once, in the data stage of the workflow. Its arrays go into one .npz file, and training reads only this
+file. The names of the arrays determine the layout (sparsity_cliff.data.layouts).
 """
 
 SOURCES = {

@@ -13,9 +13,9 @@ REQUIRES = ("examples is None or examples <= 1437",)
 
 
 def digits(root: Path, *, examples: Count | None = None) -> dict[str, np.ndarray]:
-    """A fixed stratified split, 80 % for training, standardized with the training set's mean and deviation.
+    """A fixed stratified split with 80 % for training, standardized with mean and deviation of the training set.
 
-    examples: train on the first so many of them only, which is harder; 1,437 are all.
+    examples: number of training examples, of 1,437; fewer make the task harder. Images are float32 (n, 1, 8, 8).
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split

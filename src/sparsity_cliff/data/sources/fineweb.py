@@ -1,4 +1,4 @@
-"""Token shards from elsewhere: FineWeb-10B in GPT-2 tokens, fetched once, and shards of one's own."""
+"""Token shards: FineWeb-10B in GPT-2 tokens, downloaded once, and the user's own shards."""
 
 from pathlib import Path
 
@@ -10,21 +10,21 @@ from sparsity_cliff.data.shards import check, tokens
 from sparsity_cliff.study.registry import Count
 
 KIND = "tokens"
-VOCABULARY = 50257  # of GPT-2; `token_files` has its own
-VALIDATION = 1_048_576  # tokens to predict
-DELIMITERS = (0, 11, 13, 25, 26, 30, 198, 628, 50256)  # GPT-2's ! , . : ; ? one and two line ends, end of text
+VOCABULARY = 50257  # of GPT-2; for `token_files`, an option replaces it
+VALIDATION = 1_048_576  # held-out tokens to predict
+DELIMITERS = (0, 11, 13, 25, 26, 30, 198, 628, 50256)  # ! , . : ; ?, one and two line ends, end of text
 REQUIRES = ("shards <= 103",)
 ADDRESS = "https://huggingface.co/datasets/kjj0/fineweb10B-gpt2/resolve/main"
 MANIFEST = "SHA256SUMS"
 
 
 def fineweb10b(root: Path, *, shards: Count = 103, block: Count = 1024) -> dict[str, np.ndarray]:
-    """The first `shards` training shards of 103, each 200 MB and 100 million tokens, and the first 1,048,576 tokens of
-    the validation shard.
+    """The sample of ten billion tokens of FineWeb (Penedo et al., arXiv 2406.17557), in GPT-2 tokens.
 
-    FineWeb (Penedo et al., arXiv 2406.17557), its sample of ten billion tokens, in GPT-2's as published for
-    modded-nanogpt. Files that lie in root/fineweb10B are used, missing ones fetched. Each one's SHA-256 is kept in
-    SHA256SUMS beside it from the first use on. DataError where one cannot be had, is no such shard, or has changed.
+    Trains on the first `shards` of 103 shards, each with 200 MB and 100 million tokens, and holds out the first
+    1,048,576 tokens of the validation shard, as published for modded-nanogpt. Files in root/fineweb10B are used, and
+    missing files are downloaded. The file SHA256SUMS beside them keeps the SHA-256 of each file from its first use on.
+    Raises DataError if a file cannot be downloaded, is damaged, or has changed.
     """
     if shards > 103:
         raise DataError(f"fineweb10b.shards: {shards}; valid: 1 to 103")
@@ -43,9 +43,10 @@ def fineweb10b(root: Path, *, shards: Count = 103, block: Count = 1024) -> dict[
 def token_files(
     root: Path, *, train: list[str], test: list[str], block: Count = 1024, vocabulary: Count
 ) -> dict[str, np.ndarray]:
-    """Shards of one's own (sparsity_cliff.data.shards), by path from where the workflow starts; `test` is held out.
+    """The user's own shards (sparsity_cliff.data.shards). Paths are relative to where the workflow starts.
 
-    DataError where a file is no whole shard or has a token beyond the vocabulary.
+    train: shards for training. test: held-out shards. block: tokens per window. Raises DataError if a file is damaged
+    or has a token beyond the vocabulary.
     """
     for path in (*train, *test):
         check(path, vocabulary)
@@ -58,7 +59,7 @@ def token_files(
 
 
 def _shard(folder: Path, name: str) -> Path:
-    """The file of that name: there or fetched, whole, with the tokens of GPT-2, and the same as ever."""
+    """The path of a shard. It is downloaded if it is missing, and checked against GPT-2's vocabulary and SHA256SUMS."""
     path, manifest = folder / name, folder / MANIFEST
     if not path.exists():
         fetch(f"{ADDRESS}/{name}", path, tokens)
@@ -70,7 +71,7 @@ def _shard(folder: Path, name: str) -> Path:
             file.write(f"{digest}  {name}\n")
     elif known[name] != digest:
         raise DataError(
-            f"{path}: not what it was at its first use (SHA-256 {digest[:12]}…, not {known[name][:12]}…); "
+            f"{path}: changed since its first use (SHA-256 {digest[:12]}…, not {known[name][:12]}…); "
             f"delete it to fetch it again, or its line in {manifest} to accept it"
         )
     return path

@@ -9,11 +9,14 @@ from sparsity_cliff.study.registry import Count
 KIND = "signal"
 SHAPE = (40,)
 EXAMPLES = ("4 * examples // 5", "examples // 5")
-REQUIRES = ("examples >= 10 and examples % 10 == 0",)  # as many of each of the ten shapes
+REQUIRES = ("examples >= 10 and examples % 10 == 0",)  # an equal number of each of the ten shapes
 
 
 def mnist1d(root: Path, *, examples: Count = 5000) -> dict[str, np.ndarray]:
-    """The published set: `examples` in all, 80 % for training, mean 0 and standard deviation 1 over the whole set."""
+    """The published set of `examples` signals float32 (n, 40), of which 80 % are for training.
+
+    The whole set has mean 0 and standard deviation 1.
+    """
     from mnist1d.data import get_dataset_args, make_dataset
 
     args = get_dataset_args()

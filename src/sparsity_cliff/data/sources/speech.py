@@ -1,8 +1,8 @@
-"""Synthetic speech in noise: sentences that espeak-ng speaks, with white, pink or babble noise. Needs no download.
+"""Synthetic speech in noise: sentences spoken by espeak-ng, with white, pink, or babble noise. Needs no download.
 
-The synthesizer comes in the package `espeakng-loader`. What it says depends on what it said before in the same process,
-so it speaks in a process of its own (`python -m sparsity_cliff.data.sources.speech` reads what to say and writes
-samples), and the data is bit-identical every time with the same version of it.
+The package `espeakng-loader` contains the synthesizer. Its output depends on what it has spoken before in the same
+process. It therefore runs in a process of its own (`python -m sparsity_cliff.data.sources.speech`, which reads lines
+and writes samples), and the same version gives the same data to the bit.
 """
 
 import ctypes
@@ -20,12 +20,12 @@ from sparsity_cliff.study.registry import Count
 KIND = "speech"
 EXAMPLES = ("utterances", "held_out")
 
-# variants f2, f3 and f5 are left out: their breath is noise that is seeded with the time of day
+# without the variants f2, f3, and f5, whose breath is noise that is seeded with the time of day
 VOICES = ("en-us", "en-us+f1", "en-us+m3", "en-gb-x-rp+f4", "en-us+m7", "en-us+f4", "en-gb-scotland", "en-us+m1")
 NOISES = ("white", "pink", "babble")
 SPOKEN = 22_050  # Hz, of the synthesizer
-LEVEL = 1500.0  # RMS of the clean speech, in steps of int16: -27 dB of full scale, so that 0 dB of noise does not clip
-TALKERS = 5  # of a babble
+LEVEL = 1500.0  # RMS of clean speech in steps of int16, -27 dB of full scale, so that noise at 0 dB does not clip
+TALKERS = 5  # number of voices in babble noise
 
 TRAIN = (
     "The old boat drifted past the stone bridge.",
@@ -85,11 +85,10 @@ def speech(
     segment: Count = 16_000,
     snr: list[float] = (0.0, 5.0, 10.0, 15.0),  # type: ignore[assignment]
 ) -> dict[str, np.ndarray]:
-    """`utterances` for training and `held_out` others, of 1.5 to 3.5 s, at 16 kHz. The sentences of the two are
-    disjoint, and so are the noises; the voices are not.
+    """Utterances of 1.5 to 3.5 s at 16 kHz. Training and held-out utterances share voices, but no sentence or noise.
 
-    segment: samples of a training example. snr: signal-to-noise ratios in dB over whole utterances, taken in turn.
-    DataError where there is no synthesizer.
+    utterances, held_out: numbers of training and held-out utterances. segment: samples of a training example. snr:
+    signal-to-noise ratios in dB over whole utterances, used in turn. Raises DataError if the synthesizer fails.
     """
     spoken = {"train": _plan(TRAIN, utterances), "test": _plan(TEST, held_out)}
     signals = iter(_speak([line for lines in spoken.values() for line in lines]))
@@ -100,7 +99,7 @@ def speech(
         crowd, clean = said[:TALKERS], said[TALKERS:]
         pairs = []
         for i, signal in enumerate(clean):
-            turn, place = divmod(i, len(snr))  # each noise comes at each ratio, and any beginning has both mixed
+            turn, place = divmod(i, len(snr))  # every noise occurs at every ratio
             noise = _noise(NOISES[(turn + place) % len(NOISES)], len(signal), crowd, random)
             pairs.append(mix(signal, noise, snr[place]))
         arrays[f"noisy_{part}"], arrays[f"clean_{part}"] = (
@@ -111,7 +110,10 @@ def speech(
 
 
 def mix(clean: np.ndarray, noise: np.ndarray, snr: float) -> tuple[np.ndarray, np.ndarray]:
-    """(noisy, clean) as int16, with the speech `snr` dB above the noise in mean power; both lowered where it clips."""
+    """(noisy, clean) as int16, (samples,), with speech `snr` dB above the noise in mean power.
+
+    If a signal would clip, both are attenuated.
+    """
     clean = LEVEL * clean / np.sqrt(np.mean(clean**2))
     noise = LEVEL * 10 ** (-snr / 20) * noise / np.sqrt(np.mean(noise**2))
     loudest = max(np.abs(clean + noise).max(), np.abs(clean).max())
@@ -141,10 +143,10 @@ Line = dict[str, Any]  # text, voice, pitch (0 to 99), speed (words per minute)
 
 
 def _plan(sentences: tuple[str, ...], utterances: int) -> list[Line]:
-    """What is said for one part: first by the babble's talkers, then the utterances."""
+    """The lines of one part: first those of the babble's talkers, then the utterances."""
     return [
         {
-            "text": sentences[i * 5 % len(sentences)],  # 5 shares no factor with 32 or 12: no sentence before all were
+            "text": sentences[i * 5 % len(sentences)],  # 5 is coprime to 32 and 12: all sentences, then repeats
             "voice": VOICES[i % len(VOICES)],
             "pitch": 35 + 7 * i % 35,
             "speed": 150 + 11 * i % 50,
@@ -154,7 +156,7 @@ def _plan(sentences: tuple[str, ...], utterances: int) -> list[Line]:
 
 
 def _speak(lines: list[Line]) -> list[np.ndarray]:
-    """One signal at 16 kHz for each line."""
+    """A signal at 16 kHz for each line. Raises DataError if the synthesizer fails."""
     from scipy.signal import resample_poly
 
     command = [sys.executable, "-m", "sparsity_cliff.data.sources.speech"]
@@ -168,7 +170,10 @@ def _speak(lines: list[Line]) -> list[np.ndarray]:
 
 
 def synthesize(lines: list[Line]) -> list[bytes]:
-    """Samples of each line, int16 at SPOKEN. Once in a process: see above. DataError where the library refuses."""
+    """The samples of each line, int16 at SPOKEN Hz. Call it only once per process (see the module's docstring).
+
+    Raises DataError if the library reports an error.
+    """
     from espeakng_loader import get_data_path, get_library_path
 
     espeak = ctypes.CDLL(str(get_library_path()))
@@ -177,14 +182,14 @@ def synthesize(lines: list[Line]) -> list[bytes]:
     def collect(samples: int | None, count: int, events: int | None) -> int:
         if samples:
             heard.append(ctypes.string_at(samples, 2 * count))
-        return 0  # go on
+        return 0  # continue
 
     callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(collect)
 
-    # 2: synchronous, to the callback; 0x8000: return an error where there is no data, in place of exit()
+    # 2: synchronous, output to the callback; 0x8000: return an error if the voice data is missing, instead of exit()
     rate = espeak.espeak_Initialize(2, 0, str(get_data_path()).encode(), 0x8000)
     if rate != SPOKEN:
-        raise DataError(f"espeak-ng gives {rate} in place of {SPOKEN} Hz")
+        raise DataError(f"espeak-ng returns {rate} Hz instead of {SPOKEN} Hz")
     espeak.espeak_SetSynthCallback(callback)
     spoken = []
     for line in lines:
@@ -196,7 +201,7 @@ def synthesize(lines: list[Line]) -> list[bytes]:
         # from the first character (type 1) to the end, UTF-8 (flag 1)
         refused = refused or espeak.espeak_Synth(text, ctypes.c_size_t(len(text) + 1), 0, 1, 0, 1, None, None)
         if refused or not any(heard):
-            raise DataError(f"espeak-ng does not say {line} (error {refused})")
+            raise DataError(f"espeak-ng cannot speak {line} (error {refused})")
         spoken.append(b"".join(heard))
     return spoken
 

@@ -1,4 +1,4 @@
-"""The text of Python's own documentation, which every Python brings along: the topics of `help()`."""
+"""The text of Python's own documentation, the topics of `help()`, which every Python includes."""
 
 import re
 from pathlib import Path
@@ -14,13 +14,13 @@ DELIMITERS = b" \n.,:;!?"
 
 
 def text(root: Path, *, block: Count = 64, held_out: Count | None = None) -> dict[str, np.ndarray]:
-    """The topics in alphabetical order, in UTF-8, a byte a token; the first 90 % for training.
+    """The topics in alphabetical order, in UTF-8, with one byte per token. The first 90 % are for training.
 
-    held_out: windows to evaluate on, where all of the rest (some 600 of 64 bytes) take too long.
+    block: tokens per window. held_out: number of held-out windows; None for all (about 600 windows of 64 bytes).
 
-    The text is that of the Python that runs: another version is another data set, and losses do not compare. Topics
-    quote each other, so a paragraph counts at its first place only: else a twelfth of the test text were training text.
-    DataError where there are fewer windows than `held_out`.
+    The text depends on the version of Python, so losses of different versions are not comparable. Topics quote each
+    other, so only the first occurrence of a paragraph counts; otherwise, a twelfth of the held-out text would also be
+    training text. Raises DataError if there are fewer windows than `held_out`.
     """
     from pydoc_data.topics import topics
 
@@ -29,7 +29,7 @@ def text(root: Path, *, block: Count = 64, held_out: Count | None = None) -> dic
     cut = len(stream) * 9 // 10
     windows = max(0, len(stream) - cut - 1) // block
     if held_out is not None and held_out > windows:
-        raise DataError(f"text.held_out: {held_out} is not valid; valid: at most the held-out windows, here {windows}")
+        raise DataError(f"text.held_out: {held_out} is not valid; valid: at most {windows} (held-out windows)")
     return {
         "tokens_train": stream[:cut],
         "tokens_test": stream[cut:][: held_out and held_out * block + 1],

@@ -1,5 +1,7 @@
-"""VoiceBank+DEMAND (Valentini-Botinhao 2017, doi 10.7488/ds/2117): 11,572 noisy utterances of 28 speakers for training,
-824 of two others as test set, CC BY 4.0."""
+"""VoiceBank+DEMAND (Valentini-Botinhao 2017, doi 10.7488/ds/2117, CC BY 4.0).
+
+It has 11,572 noisy utterances of 28 speakers for training, and 824 of two other speakers as test set.
+"""
 
 import hashlib
 import io
@@ -23,7 +25,7 @@ EXAMPLES = ("11572 if path is None else None", "824 if path is None else None")
 
 RECORDED = 48_000  # Hz, as published
 ADDRESS = "https://datashare.ed.ac.uk/bitstreams"
-#: part -> number and MD5 of its archive as Edinburgh DataShare states them; 5.6 GB in all
+#: Part -> (number, MD5) of its archive at Edinburgh DataShare; 5.6 GB in total.
 ARCHIVES = {
     "clean_trainset_28spk_wav": ("245452b6-6235-44b6-a6f9-e7eb19797769", "d2d5a45ec32f8fcbf201bde0447e20ba"),
     "noisy_trainset_28spk_wav": ("ecb5a102-bb00-46d3-8af5-40c79823b837", "1fca9e8bafb8cd069f6653c6d92f9e9c"),
@@ -31,28 +33,28 @@ ARCHIVES = {
     "noisy_testset_wav": ("13c1bfbf-14a6-41db-9b41-8f7310f01ad5", "fb1b86caa31e8ba5b506c0c64da9aab5"),
 }
 
-Recordings = dict[str, Callable[[], IO[bytes]]]  # name of a file -> opens it
+Recordings = dict[str, Callable[[], IO[bytes]]]  # name of a file -> function that opens it
 
 
 def voicebank_demand(root: Path, *, path: str | None = None, segment: Count = 32_000) -> dict[str, np.ndarray]:
-    """All pairs, mono at 16 kHz; what is recorded at 48 kHz is resampled.
+    """All pairs of recordings, mono at 16 kHz. Recordings at 48 kHz are resampled.
 
-    path: a folder with the four published parts, each a folder of that name or its .zip. Without it, the archives are
-    those in root/voicebank_demand, and missing ones are fetched there and checked. segment: samples of a training
-    example, 2 s as published. DataError, naming the file, for anything that is not a whole pair of recordings.
+    path: a folder with the four published parts, each a folder or a .zip file. Without it, the archives in
+    root/voicebank_demand are used, and missing ones are downloaded and checked. segment: samples of a training example;
+    the default of 2 s is the published one. Raises DataError, which names the file, for a missing or damaged recording.
     """
     folder = root / "voicebank_demand" if path is None else Path(path)
     if path is None:
         for part, (number, _) in ARCHIVES.items():
             archive = folder / f"{part}.zip"
-            if not archive.exists():  # it gets this name when it has been checked
+            if not archive.exists():  # a download gets this name once it is checked
                 fetch(f"{ADDRESS}/{number}/download", archive, partial(_published, part))
     arrays: dict[str, np.ndarray] = {"segment": np.array(segment)}
     for part, name in (("train", "trainset_28spk_wav"), ("test", "testset_wav")):
         clean, noisy = (_recordings(folder, f"{kind}_{name}") for kind in ("clean", "noisy"))
         for alone in sorted(clean.keys() ^ noisy.keys()):
             there, missing = ("clean", "noisy") if alone in clean else ("noisy", "clean")
-            raise DataError(f"{folder}: {there}_{name} has {alone} and {missing}_{name} has not")
+            raise DataError(f"{folder}: {there}_{name} has {alone}, but {missing}_{name} does not")
         pairs = []
         for file in sorted(clean):
             pair = [_read(f"{folder}/noisy_{name}/{file}", noisy[file])]
@@ -66,7 +68,7 @@ def voicebank_demand(root: Path, *, path: str | None = None, segment: Count = 32
 
 
 def _recordings(folder: Path, name: str) -> Recordings:
-    """The recordings of one part, from its folder or its archive."""
+    """The recordings of a part, from its folder or its archive. Raises DataError if there are none."""
     files: Recordings = {}
     if (folder / name).is_dir():
         files = {path.name: partial(io.FileIO, path) for path in (folder / name).glob("*.wav")}
@@ -74,10 +76,10 @@ def _recordings(folder: Path, name: str) -> Recordings:
         try:
             archive = zipfile.ZipFile(folder / f"{name}.zip")
         except zipfile.BadZipFile as error:
-            raise DataError(f"{folder / name}.zip: not a whole archive ({error})") from error
+            raise DataError(f"{folder / name}.zip: not a readable archive ({error})") from error
         for member in archive.namelist():
             file = member.rpartition("/")[2]
-            if file.endswith(".wav") and not file.startswith("."):  # what a Mac adds begins with a dot
+            if file.endswith(".wav") and not file.startswith("."):  # files added by macOS begin with a dot
                 files[file] = partial(archive.open, member)
     if not files:
         raise DataError(f"{folder}: no recordings in {name} or {name}.zip; needed: {', '.join(ARCHIVES)}")
@@ -85,7 +87,7 @@ def _recordings(folder: Path, name: str) -> Recordings:
 
 
 def _read(name: str, open_file: Callable[[], IO[bytes]]) -> np.ndarray:
-    """The samples of a recording, int16 at RATE."""
+    """The samples of a recording, int16 (samples,) at RATE. Raises DataError if it is damaged."""
     from scipy.signal import resample_poly
 
     try:
@@ -93,13 +95,13 @@ def _read(name: str, open_file: Callable[[], IO[bytes]]) -> np.ndarray:
             channels, width, rate, frames = recording.getparams()[:4]
             content = recording.readframes(frames)
     except (wave.Error, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{name}: not a whole recording ({str(error) or 'it ends early'})") from error
+        raise DataError(f"{name}: not a readable recording ({str(error) or 'it ends early'})") from error
     if (channels, width) != (1, 2):
         raise DataError(f"{name}: {channels} channels of {8 * width} bits; valid: 1 of 16 bits")
     if rate not in (RATE, RECORDED):
         raise DataError(f"{name}: {rate} Hz; valid: {RATE} or {RECORDED}")
     if len(content) != 2 * frames or not frames:
-        raise DataError(f"{name}: {len(content) // 2} samples where its header says {frames}")
+        raise DataError(f"{name}: {len(content) // 2} samples, but its header says {frames}")
     samples = np.frombuffer(content, "<i2")
     if rate == RATE:
         return samples.astype(np.int16)
@@ -108,7 +110,7 @@ def _read(name: str, open_file: Callable[[], IO[bytes]]) -> np.ndarray:
 
 
 def _published(part: str, file: Path) -> None:
-    """DataError where a file is not the archive of that part."""
+    """Raise DataError if a file is not the archive of the part."""
     with open(file, "rb") as content:
         found = hashlib.file_digest(content, "md5").hexdigest()
     if found != ARCHIVES[part][1]:

@@ -1,6 +1,6 @@
-"""Losses: factories -> nn.Module (outputs, targets) -> scalar mean over the batch.
+"""Losses: factories of an nn.Module that maps (outputs, targets) to a scalar, the mean over the batch.
 
-Classifiers: logits (N, K), labels (N,) int64. Language models: logits (N, T, K), labels (N, T).
+Classifiers have logits (N, K) and labels int64 (N,). Language models have logits (N, T, K) and labels int64 (N, T).
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class CrossEntropy(nn.Module):
 
 
 class OneHotMSE(nn.Module):
-    """Mean over batch and classes of (output - one-hot)², as F.mse_loss averages it (2/K of ½‖f - y‖² per example)."""
+    """Mean over batch and classes of (output - one-hot)², as in F.mse_loss, which is 2/K of ½‖f - y‖² per example."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.mse_loss(logits, F.one_hot(labels, logits.shape[-1]).to(logits.dtype))

@@ -14,32 +14,32 @@ from sparsity_cliff.data import quality
 from sparsity_cliff.data.spectrogram import analyze, settings, synthesize
 from sparsity_cliff.study.registry import Count, NonNegative, Positive
 
-#: Class -> the option that makes it learn from the batch itself, when that is not 0.
+#: Class -> option that makes it learn from the batch itself when the option is not 0.
 LEARNS_FROM_BATCH = {"MPSENetLoss": "metric"}
 
 
 def anti_wrapping(difference: Tensor) -> Tensor:
-    """|difference| of two phases on the circle, from 0 to π (eq. 3)."""
+    """Distance of two phases on the circle, from 0 to π, given their difference (eq. 3)."""
     return (difference - 2 * math.pi * torch.round(difference / (2 * math.pi))).abs()
 
 
 def phase_losses(phase: Tensor, clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Means of the anti-wrapped errors of instantaneous phase, group delay and instantaneous angular frequency.
+    """Means of the anti-wrapped errors of instantaneous phase, group delay, and instantaneous angular frequency.
 
-    Phases are (N, F, T). The derivatives are differences along F and T whose first row is the phase itself, as in the
+    Phases are (N, F, T). The derivatives are differences along F and T, whose first row is the phase itself, as in the
     published code.
     """
-    error = phase - clean  # differences are linear: those of the error are the errors of the differences
+    error = phase - clean  # differences are linear, so they can be taken of the error
     delay = torch.diff(error, dim=1, prepend=torch.zeros_like(error[:, :1]))
     frequency = torch.diff(error, dim=2, prepend=torch.zeros_like(error[:, :, :1]))
     return anti_wrapping(error).mean(), anti_wrapping(delay).mean(), anti_wrapping(frequency).mean()
 
 
 class Discriminator(nn.Module):
-    """Learns what PESQ would say of a magnitude against the clean one, as a function with a gradient.
+    """A differentiable estimate of PESQ for a magnitude, given the clean magnitude.
 
-    (N, F, T) twice -> (N,), from 0 to 1; F and T at least 16. It has an optimizer of its own, AdamW with betas .8 and
-    .99, whose state is part of this module's.
+    Maps two magnitudes (N, F, T), with F and T at least 16, to (N,) from 0 to 1. It has its own optimizer, AdamW with
+    betas 0.8 and 0.99, whose state is part of this module's state.
     """
 
     def __init__(self, width: int, lr: float):
@@ -59,7 +59,7 @@ class Discriminator(nn.Module):
         return torch.sigmoid(self.slope * self.layers(torch.stack([clean, other], dim=1))).squeeze(1)
 
     def learn(self, clean: Tensor, enhanced: Tensor, targets: Tensor) -> None:
-        """One step toward `targets` (N,) for the enhanced magnitudes and 1 for the clean ones."""
+        """Take a step toward `targets` (N,) for the enhanced magnitudes (N, F, T), and toward 1 for the clean ones."""
         same, against = self(clean, clean), self(clean, enhanced)
         loss = F.mse_loss(same, torch.ones_like(same)) + F.mse_loss(against, targets)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -67,23 +67,26 @@ class Discriminator(nn.Module):
         self.optimizer.zero_grad()
 
     def get_extra_state(self) -> dict[str, Any]:
+        """The state of the optimizer."""
         return self.optimizer.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the state of the optimizer."""
         self.optimizer.load_state_dict(state)
 
 
 class MPSENetLoss(nn.Module):
-    """Weighted sum over the enhanced spectra (N, 2, F, T) and the clean waveforms (N, samples), a scalar mean.
+    """Weighted sum of losses of enhanced spectra (N, 2, F, T) against clean waveforms (N, samples), as a scalar mean.
 
-    metric: (1 - discriminator)², 0 for no discriminator. magnitude: mean square error of compressed magnitudes. phase:
-    sum of the three anti-wrapped errors. complex: mean squared distance of compressed spectra. time: mean absolute
-    error of waveforms. consistency: mean squared distance between the spectrum and that of its waveform (0 in the
-    first version of the paper, .1 in the later one, arXiv 2308.08926).
+    The options are the weights of these terms. metric: (1 - discriminator)²; 0 for no discriminator. magnitude: mean
+    squared error of compressed magnitudes. phase: sum of the three anti-wrapped errors. complex: mean squared distance
+    of compressed spectra. time: mean absolute error of waveforms. consistency: mean squared distance between the
+    spectrum and that of its waveform (0 in the first version of the paper, 0.1 in the later one, arXiv 2308.08926).
 
-    The discriminator takes its step in the forward pass of a training batch (or microbatch), before it judges it:
-    toward (PESQ - 1) / 3.5 of the enhanced signals; a batch in which a PESQ is undefined teaches it nothing. width:
-    its channels, 16 as published. discriminator_lr: its learning rate. ModuleNotFoundError without the package `pesq`.
+    In the forward pass of a training batch (or microbatch), the discriminator first takes a step toward
+    (PESQ - 1) / 3.5 of the enhanced signals, and then judges the batch. It skips the step if a PESQ is undefined.
+    width: channels of the discriminator, 16 as published. discriminator_lr: its learning rate. Raises
+    ModuleNotFoundError if metric > 0 and the package `pesq` is missing.
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class MPSENetLoss(nn.Module):
         spectrum = _cartesian(outputs)
         loss = loss + self.complex * (spectrum - _cartesian(target)).square().sum(dim=1).mean()
         if self.consistency or self.discriminator:
-            heard = analyze(enhanced, n_fft, hop)  # a spectrum need not be that of any waveform: what its waveform has
+            heard = analyze(enhanced, n_fft, hop)  # not every spectrum belongs to a waveform
         if self.consistency:
             loss = loss + self.consistency * (spectrum - _cartesian(heard)).square().sum(dim=1).mean()
         if self.discriminator:
@@ -127,12 +130,12 @@ class MPSENetLoss(nn.Module):
     def _judged(
         self, discriminator: Discriminator, heard: Tensor, target: Tensor, enhanced: Tensor, clean: Tensor
     ) -> Tensor:
-        """Mean of (1 - discriminator)² of the enhanced magnitudes, after its step where this is training."""
+        """Mean of (1 - discriminator)² of the enhanced magnitudes, in training after the discriminator's step."""
         if self.training and heard.requires_grad:
             found = [quality.pesq(a, b) for a, b in zip(enhanced.detach(), clean, strict=True)]
             if None not in found:
                 discriminator.learn(target, heard.detach(), (target.new_tensor(found) - 1) / 3.5)
-        # as a constant: the loss's gradient is for the model, not for the discriminator
+        # the loss's gradient is for the model, not for the discriminator
         discriminator.requires_grad_(False)
         judged: Tensor = discriminator(target, heard)
         discriminator.requires_grad_(True)
@@ -140,6 +143,6 @@ class MPSENetLoss(nn.Module):
 
 
 def _cartesian(spectrum: Tensor) -> Tensor:
-    """Real and imaginary part (N, 2, F, T) of magnitude and phase."""
+    """Real and imaginary part (N, 2, F, T) of a spectrum (N, 2, F, T) of magnitude and phase."""
     magnitude, phase = spectrum.unbind(dim=1)
     return torch.stack([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)

@@ -1,16 +1,17 @@
-"""Architectures: one file each, whole. A model is called as
+"""Architectures, each complete in one file. A model is called as
 
     MODEL(shape, classes, activation, normalization, **options)
 
-shape: one example's, (L,) for signals and speech, (T,) for tokens (int64), (C, H, W) for images. activation: feature
-axis -> a new Site, one for each activation site. normalization: (features, spatial) -> a new module, or None for the
-architecture's own. The sub-modules are named `stem`, `blocks` (hidden weights: Muon's part) and `head`.
+shape: shape of one example, (L,) for signals and speech, (T,) for tokens (int64), (C, H, W) for images. classes:
+number of outputs. activation: feature axis -> a new Site, called once per activation site. normalization: (features,
+spatial) -> a new module, or None for the architecture's own. The submodules are named `stem`, `blocks` (the hidden
+weights, which Muon takes), and `head`.
 
-Each file states, as constants that the study's validation reads, the kinds of data that it ACCEPTS, the LOSSES that
-make sense for it, and what it REQUIRES: expressions over its options, the name of the `optimizer`, its `processes`, the
-data's options, `channels`, `height`, `length` or `vocabulary`, and, per cell of the grid, the functions of its `loss`,
-`activation` and `normalization` (None for the architecture's own), and what a control ranks `over`. One that names
-what the data do not state is not asked.
+Each file defines constants that the validation of a study reads: the kinds of data that it ACCEPTS, the LOSSES that
+make sense for it, and what it REQUIRES. A requirement is an expression over the model's options, the name of the
+`optimizer`, `processes`, the data's options, and `channels`, `height`, `length`, or `vocabulary`. It may also name
+parts of a cell of the grid: the functions of its `loss`, `activation`, and `normalization` (None for the architecture's
+own), and what a control ranks `over`. A requirement with a name whose value is not known is skipped.
 """
 
 from collections.abc import Callable

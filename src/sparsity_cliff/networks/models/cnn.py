@@ -1,4 +1,4 @@
-"""Small one-dimensional convolutional network: the baseline of MNIST-1D (Greydanus & Kobak, arXiv 2011.14439)."""
+"""A small one-dimensional convolutional network, the baseline of MNIST-1D (Greydanus & Kobak, arXiv 2011.14439)."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ REQUIRES = ("optimizer != 'muon'",)  # no 2-D weights in the blocks
 
 
 class Layer(nn.Module):
-    """Convolution with stride 2, normalization, activation."""
+    """Convolution with stride 2, normalization, and activation: (N, C, L) -> (N, channels, about L/2)."""
 
     def __init__(self, inputs: int, channels: int, kernel: int, activation: NewSite, normalization: NewNorm):
         super().__init__()
@@ -27,7 +27,10 @@ class Layer(nn.Module):
 
 
 class CNN(nn.Module):
-    """Three strided convolutions (kernels 5, 3, 3) of `channels` channels, then a linear head on all positions."""
+    """Three strided convolutions (kernels 5, 3, 3) with `channels` channels, then a linear head on all positions.
+
+    Maps signals (N, L) to logits (N, classes).
+    """
 
     def __init__(
         self,

@@ -12,11 +12,11 @@ from sparsity_cliff.study.registry import Count
 ACCEPTS = ("tokens",)
 LOSSES = ("cross_entropy", "mse")
 REQUIRES = (
-    "over != 'example' and activation != 'topk_gelu_reference'",  # a ranking over all tokens lets one see later ones
-    "normalization not in ('batch_norm', 'quantile_batch_norm', 'quantile_mean_batch_norm')",  # so do these in training
+    "over != 'example' and activation != 'topk_gelu_reference'",  # ranking over all tokens would leak later tokens
+    "normalization not in ('batch_norm', 'quantile_batch_norm', 'quantile_mean_batch_norm')",  # these leak in training
     "width % heads == 0",
-    "(width // heads) % 2 == 0",  # rotary positions turn pairs of features
-    "loss != 'mse' or vocabulary <= 1024",  # a one-hot target has an entry per token and per vocabulary entry
+    "(width // heads) % 2 == 0",  # rotary positions rotate pairs of features
+    "loss != 'mse' or vocabulary <= 1024",  # a one-hot target has an entry for each token and each word
 )
 ROTARY_BASE = 10_000
 
@@ -26,10 +26,10 @@ def _rms_norm(features: int, spatial: int) -> nn.Module:
 
 
 class Rotary(nn.Module):
-    """Rotary positions (Su et al., arXiv 2104.09864, eq. 34) for tensors (..., T, dim), T at most `block`.
+    """Rotary positions (Su et al., arXiv 2104.09864, eq. 34) for tensors (..., T, dim), with T at most `block`.
 
-    Features i and i + dim/2 are one complex number, which at position m turns by the angle m · base^(-2i/dim). So the
-    product of a query and a key depends on where they stand only by the distance between them.
+    Features i and i + dim/2 form a complex number, which is rotated at position m by the angle m · base^(-2i/dim). The
+    product of a query and a key therefore depends on their positions only through the distance.
     """
 
     cos: Tensor  # (block, dim/2)
@@ -37,7 +37,7 @@ class Rotary(nn.Module):
 
     def __init__(self, dim: int, block: int):
         super().__init__()
-        # in double precision until the very end: angles reach `block`, and float32 would keep only three decimals
+        # in double precision, because angles reach `block`, where float32 keeps only three decimals
         frequencies = ROTARY_BASE ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
         angles = torch.outer(torch.arange(block, dtype=torch.float64), frequencies)  # (block, dim/2)
         precision = torch.get_default_dtype()
@@ -51,9 +51,9 @@ class Rotary(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention of each token over itself and those before it.
+    """Multi-head self-attention of each token over itself and earlier tokens: (N, T, width) -> (N, T, width).
 
-    Query, key and value are matrices of their own, because Muon makes each matrix orthogonal by itself.
+    Query, key, and value are separate matrices, because Muon makes each matrix orthogonal by itself.
     """
 
     def __init__(self, width: int, heads: int, block: int):
@@ -75,7 +75,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """x + scale · attention(norm(x)), then x + MLP(norm(x)). The activation site is in the MLP."""
+    """x + scale · attention(norm(x)), then x + MLP(norm(x)), for x (N, T, width). The activation site is in the MLP."""
 
     def __init__(
         self, width: int, heads: int, hidden: int, block: int, scale: float, activation: NewSite, norm: NewNorm
@@ -97,16 +97,16 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Tokens int64 (N, T) -> logits (N, T, classes) of each next token; T is at most the data's block.
+    """Maps tokens int64 (N, T) to logits (N, T, classes) of each next token, with T at most the block of the data.
 
-    heads: a divisor of `width` that leaves an even number of features. mlp_ratio: hidden units of a block's MLP per
-    unit of width. The defaults with GPT-2's vocabulary of 50,257 are the paper's 123,551,232 parameters. The attention
-    branches are scaled by 1/sqrt(2 · depth). Embedding and head are one matrix: as a parameter it is `stem.weight`, so
-    that it is optimized, measured and counted once; a state_dict holds it under both names, in one storage.
+    heads: a divisor of `width` such that width / heads is even. mlp_ratio: hidden units of a block's MLP per unit of
+    width. With GPT-2's vocabulary of 50,257, the defaults give the paper's 123,551,232 parameters. Attention branches
+    are scaled by 1/sqrt(2 · depth). Embedding and head share one matrix. As a parameter, its name is `stem.weight`, so
+    it is optimized, measured, and counted once; a state_dict has it under both names, in one storage.
 
-    Weights start as those of torch's linear layers, uniform within ±1/sqrt(inputs), the shared matrix as the head's.
-    The paper's code and modded-nanogpt of October 2024, which it resembles, leave them so. With 768 inputs the standard
-    deviation is 0.0208, next to GPT-2's 0.02; unlike that, it goes with the width.
+    Weights start like those of torch's linear layers, uniform within ±1/sqrt(inputs), as in the paper's code and in
+    modded-nanogpt of October 2024, which it resembles. The shared matrix starts like the head's. With 768 inputs, the
+    standard deviation is 0.0208, close to GPT-2's 0.02, but it depends on the width.
     """
 
     def __init__(

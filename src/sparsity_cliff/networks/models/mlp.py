@@ -15,7 +15,7 @@ REQUIRES = ("optimizer != 'muon' or depth > 1",)
 
 
 class Layer(nn.Module):
-    """Linear, normalization, activation."""
+    """Linear layer, normalization, and activation: (N, inputs) -> (N, width)."""
 
     def __init__(self, inputs: int, width: int, activation: NewSite, normalization: NewNorm, bias: bool):
         super().__init__()
@@ -30,6 +30,8 @@ class Layer(nn.Module):
 
 class MLP(nn.Module):
     """`depth` hidden layers of `width` units between the flattened input and a linear head.
+
+    Maps examples (N, *shape) to logits (N, classes).
 
     init: "kaiming_normal" (He et al. 2015: N(0, 2/fan_in), biases 0) or "torch" (the default of nn.Linear).
     """

@@ -1,11 +1,12 @@
 """MP-SENet (Lu et al., arXiv 2305.13686), the version with conformers: speech enhancement in magnitude and phase.
 
-In the published code nn.MultiheadAttention lacks `batch_first`, and takes the first axis for the sequence. Its "time"
-conformer works on (N F, T, C): the attention there runs over the N F frequencies of all examples of the batch, one time
-at a time. That of the "frequency" conformer, on (N T, F, C), runs over the N T times, one frequency at a time. So there
-the attentions have exchanged their axes, and an example sees the others of its batch; the convolutions beside them run
-along the axis of the name. Here both run along that axis, within one example. For the rest, structure, initialization
-and number of parameters (2,048,849) are the published ones; docs/parity.md has the differences in training.
+The published code calls nn.MultiheadAttention without `batch_first`, so the attention runs along the first axis. In the
+"time" conformer, on (N F, T, C), it runs over the N F frequencies of all examples of the batch, separately for each
+time. In the "frequency" conformer, on (N T, F, C), it runs over the N T times, separately for each frequency. The two
+attentions have thus exchanged their axes, and each example sees the others of its batch, while the convolutions run
+along the named axis. Here, attention and convolution both run along the named axis, within one example. Otherwise,
+structure, initialization, and number of parameters (2,048,849) are the published ones. docs/parity.md lists the
+differences in training.
 """
 
 import math
@@ -26,15 +27,15 @@ LOSSES = ("mpsenet",)
 REQUIRES = (
     "channels % heads == 0",
     "kernel % 2 == 1",
-    "n_fft % 4 == 0",  # else the decoders' frequencies are not those of the input
+    "n_fft % 4 == 0",  # otherwise the decoders' frequencies differ from the input's
     "n_fft % hop == 0",
     "n_fft >= 2 * hop",
     "segment >= 4 * n_fft",
-    "processes == 1",  # its batch norms, which no other takes the place of, would see a part of the batch
+    "processes == 1",  # its batch norms, which no option replaces, would see only a part of the batch
 )
 
 NewPReLU = Callable[[int], nn.Module]  # channels -> activation of the convolutions
-LOUDEST = 2.0  # of the mask: it can raise a magnitude as well as lower it
+LOUDEST = 2.0  # maximum of the mask, which can also raise a magnitude
 
 
 def _layer_norm(features: int, spatial: int) -> nn.Module:
@@ -42,10 +43,12 @@ def _layer_norm(features: int, spatial: int) -> nn.Module:
 
 
 # ------------------------------------------------------------------------------------------------- conformers
-# Tokens are (N, S, L, C): a sequence of length L for each of S frequencies or times, C channels.
+# Tokens are (N, S, L, C): C channels, in a sequence of length L for each of S frequencies or times.
 
 
 class FeedForward(nn.Module):
+    """Norm, linear layer to 4C units, activation, and linear layer back to C. Keeps the shape (N, S, L, C)."""
+
     def __init__(self, channels: int, dropout: float, activation: NewSite, norm: Callable[[int, int], nn.Module]):
         super().__init__()
         self.norm = norm(channels, 0)
@@ -61,9 +64,9 @@ class FeedForward(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention along L. Weights start as those of nn.MultiheadAttention.
+    """Multi-head self-attention along L, which keeps the shape. Weights start as in nn.MultiheadAttention.
 
-    Query, key and value are matrices of their own, because Muon makes each matrix orthogonal by itself.
+    Query, key, and value are separate matrices, because Muon makes each matrix orthogonal by itself.
     """
 
     def __init__(self, channels: int, heads: int, dropout: float, norm: Callable[[int, int], nn.Module]):
@@ -75,7 +78,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(channels, channels)
         self.proj = nn.Linear(channels, channels)
         for layer in (self.query, self.key, self.value):
-            nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(0.5))  # of the three as one matrix
+            nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(0.5))  # as if the three were one matrix
         for layer in (self.query, self.key, self.value, self.proj):
             nn.init.zeros_(layer.bias)
 
@@ -91,8 +94,10 @@ class Attention(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Gated linear unit, a convolution along L for each channel, batch norm, activation. Pointwise layers are linear
-    layers on tokens, so that the site's units are its last axis and Muon finds their matrices."""
+    """Gated linear unit, depthwise convolution along L, batch norm, activation, and linear layer. Keeps the shape.
+
+    Pointwise layers are linear layers on tokens, so that the site's units are the last axis and Muon finds the weights.
+    """
 
     def __init__(self, channels: int, kernel: int, activation: NewSite, norm: Callable[[int, int], nn.Module]):
         super().__init__()
@@ -113,7 +118,7 @@ class Convolution(nn.Module):
 
 
 class Conformer(nn.Module):
-    """Half a feed-forward, attention, convolution, half a feed-forward, norm (Gulati et al., arXiv 2005.08100)."""
+    """Half-step feed-forward, attention, convolution, half-step feed-forward, norm (arXiv 2005.08100)."""
 
     def __init__(
         self, channels: int, heads: int, kernel: int, dropout: float, activation: NewSite, normalization: NewNorm
@@ -135,7 +140,7 @@ class Conformer(nn.Module):
 
 
 class Block(nn.Module):
-    """A conformer along time, then one along frequency, each with a shortcut. (N, T, F, C) in and out."""
+    """A conformer along time, then one along frequency, each with a shortcut. Keeps the shape (N, T, F, C)."""
 
     def __init__(
         self, channels: int, heads: int, kernel: int, dropout: float, activation: NewSite, normalization: NewNorm
@@ -156,7 +161,7 @@ class Block(nn.Module):
 
 
 class Layer(nn.Sequential):
-    """Convolution, instance norm, PReLU."""
+    """Convolution, instance norm, and PReLU."""
 
     def __init__(self, conv: nn.Module, channels: int, prelu: NewPReLU):
         super().__init__()
@@ -166,7 +171,7 @@ class Layer(nn.Sequential):
 
 
 class Dense(nn.Module):
-    """Four 3×3 layers, dilated by 1, 2, 4, 8 in time; each sees the block's input and all layers before it."""
+    """Four 3×3 layers with dilations 1, 2, 4, 8 in time, each on the block's input and all earlier layers' outputs."""
 
     def __init__(self, channels: int, prelu: NewPReLU):
         super().__init__()
@@ -194,7 +199,7 @@ class Stem(nn.Sequential):
 
 
 class Mask(nn.Module):
-    """Decoder of the magnitude: a mask from 0 to LOUDEST, a sigmoid with one learned slope per frequency."""
+    """Magnitude decoder, (N, C, T, F') -> mask (N, T, F): LOUDEST times a sigmoid with one slope per frequency."""
 
     def __init__(self, channels: int, frequencies: int, prelu: NewPReLU):
         super().__init__()
@@ -210,7 +215,7 @@ class Mask(nn.Module):
 
 
 class Phase(nn.Module):
-    """Decoder of the phase: the angle of a real and an imaginary part."""
+    """Phase decoder, (N, C, T, F') -> phase (N, T, F): the angle of a real and an imaginary part."""
 
     def __init__(self, channels: int, prelu: NewPReLU):
         super().__init__()
@@ -221,7 +226,7 @@ class Phase(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.up(self.dense(x))
-        wide = self.real.weight.dtype  # an angle needs its bits, also under autocast
+        wide = self.real.weight.dtype  # an angle needs all bits, even under autocast
         return torch.atan2(self.imaginary(x).to(wide), self.real(x).to(wide)).squeeze(1)  # (N, T, F)
 
 
@@ -241,15 +246,15 @@ class Head(nn.Module):
 
 
 class MPSENet(nn.Module):
-    """Noisy waveform (N, samples) -> spectrum (N, 2, F, T) of data/spectrogram.py: mask × noisy magnitude, and
-    a phase.
+    """Maps noisy waveforms (N, samples) to spectra (N, 2, F, T) as in data/spectrogram.py.
 
-    channels, blocks: width and number of time-frequency blocks. heads: a divisor of `channels`. kernel: of the
-    conformers' convolutions, odd. n_fft, hop: in samples; the hop divides n_fft and is at most half of it. sites:
-    "conformer": the activation replaces the six SiLU of each block; "all": the 16 PReLU of encoder and decoders, too
-    (one of them, of the mask, has a single channel, over which a ranking control such as Top-K is void). A
-    normalization replaces the layer norms of the conformers; batch norm in their convolutions and instance norm
-    elsewhere stay.
+    The magnitude is the noisy magnitude times a mask; the phase is predicted.
+
+    channels, blocks: width and number of time-frequency blocks. heads: a divisor of `channels`. kernel: size of the
+    conformers' convolutions, odd. n_fft, hop: in samples; the hop divides n_fft and is at most half of it. sites: with
+    "conformer", the activation replaces the six SiLU of each block; with "all", also the 16 PReLU of encoder and
+    decoders. One of these, in the mask, has a single channel, on which a ranking control such as Top-K has no effect.
+    A normalization replaces the layer norms of the conformers, but not their batch norms and not the instance norms.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Residual network with basic blocks (He et al., arXiv 1512.03385): ResNet-18, -34 and their small relatives."""
+"""Residual network with basic blocks (He et al., arXiv 1512.03385): ResNet-18, ResNet-34, and smaller relatives."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ ACCEPTS = ("image",)
 LOSSES = ("cross_entropy", "mse")
 REQUIRES = (
     "optimizer != 'muon'",  # no 2-D weights in the blocks
-    "processes == 1 or normalization is not None",  # its own, batch norm, would see a part of the batch
+    "processes == 1 or normalization is not None",  # its own batch norm would see only a part of the batch
 )
 
 
@@ -21,7 +21,10 @@ def _conv3x3(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut; a 1×1 projection where the shape changes."""
+    """Two 3×3 convolutions and a shortcut, which has a 1×1 projection if the shape changes.
+
+    Maps (N, inputs, H, W) to (N, outputs, H/stride, W/stride).
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, activation: NewSite, normalization: NewNorm):
         super().__init__()
@@ -44,7 +47,11 @@ class BasicBlock(nn.Module):
 
 
 class Stem(nn.Module):
-    """Kind "cifar": a 3×3 convolution at full resolution. Kind "imagenet": 7×7, stride 2, then a max-pool, stride 2."""
+    """First layer: (N, inputs, H, W) -> (N, width, H', W').
+
+    kind "cifar": a 3×3 convolution at full resolution. kind "imagenet": a 7×7 convolution and a max-pool, both with
+    stride 2.
+    """
 
     def __init__(self, inputs: int, width: int, kind: str, activation: NewSite, normalization: NewNorm):
         super().__init__()
@@ -60,10 +67,10 @@ class Stem(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Stem, stages of `blocks` basic blocks, mean over positions, linear head.
+    """Stem, stages of basic blocks, mean over positions, and linear head: (N, C, H, W) -> logits (N, classes).
 
-    blocks: blocks per stage; each stage after the first halves the resolution and doubles the channels, which start
-    at `width`. (2, 2, 2, 2) with width 64 is ResNet-18. Convolutions start as torchvision's: N(0, 2/fan_out).
+    blocks: number of blocks per stage. Each stage after the first halves the resolution and doubles the channels, which
+    start at `width`. (2, 2, 2, 2) with width 64 is ResNet-18. Convolutions start like torchvision's, N(0, 2/fan_out).
     """
 
     def __init__(

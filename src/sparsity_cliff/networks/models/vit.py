@@ -19,18 +19,18 @@ def _layer_norm(features: int, spatial: int) -> nn.Module:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over all tokens."""
+    """Multi-head self-attention over all tokens: (N, T, width) -> (N, T, width)."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        # three matrices, because Muon makes each one orthogonal by itself; all start as in nn.MultiheadAttention
+        # three matrices, because Muon makes each matrix orthogonal by itself; they start as in nn.MultiheadAttention
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.proj = nn.Linear(width, width)
         for layer in (self.query, self.key, self.value):
-            nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(0.5))  # of the three as one matrix
+            nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(0.5))  # as if the three were one matrix
         for layer in (self.query, self.key, self.value, self.proj):
             nn.init.zeros_(layer.bias)
 
@@ -44,7 +44,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + MLP(norm(x)). The activation site is in the MLP."""
+    """x + attention(norm(x)), then x + MLP(norm(x)), for x of (N, T, width). The activation site is in the MLP."""
 
     def __init__(self, width: int, heads: int, hidden: int, activation: NewSite, normalization: NewNorm):
         super().__init__()
@@ -66,7 +66,7 @@ class Block(nn.Module):
 
 
 class Stem(nn.Module):
-    """Patches -> tokens: a strided convolution, a class token in front, learned positions."""
+    """Images (N, C, H, W) -> tokens (N, T, width): a strided convolution, a leading class token, learned positions."""
 
     def __init__(self, shape: tuple[int, ...], patch: int, width: int):
         super().__init__()
@@ -84,12 +84,12 @@ class Stem(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Patch tokens, `depth` encoder blocks, final norm, linear head on the class token.
+    """Patch tokens, `depth` encoder blocks, a final norm, and a linear head on the class token.
 
-    patch: patch side in pixels, a divisor of the image size. heads: a divisor of `width`. mlp_ratio: hidden units of
-    a block's MLP per unit of width. Weights start as torchvision's do, but for the head, which is N(0, 0.02²) where
-    torchvision's is 0: with a zero head no gradient reaches any activation at initialization, which is where the
-    paper's first claim looks.
+    Maps images (N, C, H, W) to logits (N, classes). patch: side of a patch in pixels, a divisor of the image size.
+    heads: a divisor of `width`. mlp_ratio: hidden units of a block's MLP per unit of width. Weights start like
+    torchvision's, except for the head: it starts at N(0, 0.02²) and not at 0. With a zero head, no gradient would reach
+    any activation at initialization, where the paper's first claim is measured.
     """
 
     def __init__(
