@@ -154,7 +154,7 @@ def _project(model: _Model, x: Array) -> tuple[Array, Array]:
 
 
 def _leverage(basis: Array, column: Array) -> Array:
-    """Leverage of each point on its own fitted value, (n,). Capped below 1, for a point that alone fixes a parameter."""
+    """Leverage of each point on its own fitted value, (n,). Capped below 1 for a point that alone fixes a parameter."""
     return np.asarray(np.minimum((basis**2).sum(axis=1) + column**2, 1 - 1e-6))
 
 
