@@ -54,10 +54,7 @@ def to_make():
 
 
 def wanted(*outputs):
-    """Whether the job that makes `outputs` has to run; if so, Snakemake is forced to run it.
-
-    The process of a job always runs its job.
-    """
+    """Whether the job that makes `outputs` has to run, and then forces it. In a job's own process, it always runs."""
     if not workflow.is_main_process:
         return True
     found = to_make().keys() & set(outputs)

@@ -80,7 +80,7 @@ def folded(text: str, width: float, size: float = NORMAL) -> str:
 
 
 def empty(text: str) -> Figure:
-    """A page with a text that says why there is no figure."""
+    """A page with a text that explains why there is no figure."""
     text = folded(text, 0.9 * COLUMN)
     figure = new(0.4 + 0.14 * len(text.splitlines()), COLUMN)
     figure.text(0.5, 0.5, text, ha="center", va="center", color=INK)
