@@ -12,31 +12,31 @@ sweep: .venv/installed  ## run the study (STUDY=file) to its tables and figures
 	$(SNAKEMAKE) $(shell test -t 2 && echo --logger rich)
 	@echo "figures: results/*/figures, tables: results/*/tables"
 
-unlock: .venv/installed  ## after kill -9 of Snakemake or a power loss: take its lock away
+unlock: .venv/installed  ## remove Snakemake's lock, after kill -9 or a power loss
 	$(SNAKEMAKE) --unlock
 
-figures: .venv/installed  ## the figures, from the tables that are there or after what they lack
+figures: .venv/installed  ## make the figures, and whatever they need
 	$(SNAKEMAKE) all
 
-report: sweep  ## one HTML page with every figure, its caption and its provenance
+report: sweep  ## one HTML page with every figure, its caption, and its provenance
 	$(SNAKEMAKE) --report results/report.html
 
-runs: .venv/installed  ## the run table, and why each run would train
+runs: .venv/installed  ## print the run table and why each run would train
 	$(BIN)/sparsity-cliff runs $(STUDY)
 
-# one worker more than cores: the tests with SLURM mostly wait
+# one worker more than cores, because the tests with SLURM mostly wait
 WORKERS ?= $(shell expr $(CORES) + 1)
 
-test: .venv/installed slurm  ## the whole suite, with linters and types, and what it covers
+test: .venv/installed slurm  ## run the whole suite, with linters and types, and print its coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-large: .venv/installed slurm  ## what the whole suite has in small, in large: an hour or more
+test-large: .venv/installed slurm  ## run the suite's tests at full size, an hour or more
 	$(BIN)/pytest -m large -n $(CORES) --dist worksteal
 
-slurm:  ## a SLURM for its tests, where there is none and it can be had without a question
+slurm:  ## install SLURM for its tests, if it is missing and needs no password
 	@tests/install_slurm.sh
 
 check: lint types test
@@ -55,11 +55,11 @@ format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
 
-benchmark: .venv/installed  ## overheads, as ratios (docs/benchmarks.md)
+benchmark: .venv/installed  ## measure overheads (docs/benchmarks.md)
 	$(BIN)/python benchmarks/overhead.py $(STUDY)
 	$(BIN)/python benchmarks/dry_run.py
 
-clean:  ## results and caches; the environment stays
+clean:  ## remove results and caches, but not the environment
 	rm -rf results/*/ results/*.html .snakemake .pytest_cache .mypy_cache .ruff_cache .coverage*
 
 .venv/installed: requirements.lock requirements-compiled.lock pyproject.toml
@@ -68,5 +68,5 @@ clean:  ## results and caches; the environment stays
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	$(BIN)/python -m pip install --quiet --requirement requirements-compiled.lock \
-		|| echo "warning: no PESQ, since its package needs a C compiler; speech is judged by STOI instead" >&2
+		|| echo "warning: no PESQ, because its package needs a C compiler; STOI is the score of speech instead" >&2
 	touch $@

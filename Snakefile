@@ -1,4 +1,4 @@
-# Sparsity Cliff. The flow, top-down: study file -> run table -> training -> tables -> analysis -> figures.
+# Sparsity Cliff. The order of the workflow: study file -> run table -> training -> tables -> analysis -> figures.
 from snakemake.utils import min_version
 
 min_version("9.20")

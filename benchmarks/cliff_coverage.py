@@ -1,8 +1,8 @@
-"""How often the cliff estimator is right, on synthetic curves whose truth is known.
+"""Measures how often the cliff estimator is right on synthetic curves whose truth is known.
 
-Writes docs/cliff-tables.md between its two markers: `python benchmarks/cliff_coverage.py [--datasets N]`.
-docs/cliff.md quotes five of the numbers.
-About ten minutes on one core at the default N. Deterministic: the same N gives the same tables.
+`python benchmarks/cliff_coverage.py [--datasets N]` writes the tables between the two markers of docs/cliff-tables.md.
+docs/cliff.md quotes five of the numbers. The default N takes about ten minutes on one core. The same N gives the same
+tables.
 """
 
 import argparse
@@ -20,15 +20,15 @@ from sparsity_cliff.analysis import cliff
 PAGE = Path(__file__).parents[1] / "docs" / "cliff-tables.md"
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
 RESAMPLES = 399
-DENSE, KINK = 0.65, 0.6  # accuracy without sparsity; how much steeper it falls after the break, per unit of sparsity
+DENSE, KINK = 0.65, 0.6  # accuracy without sparsity; change of slope at the break, per unit of sparsity
 
 
 class Noise(NamedTuple):
     """Standard deviations of accuracy."""
 
     run: float
-    configuration: float  # of a configuration's distance from the curve, shared by its seeds
-    rising: float = 0.0  # of a run, per unit of sparsity beyond 0.5
+    configuration: float  # distance of a configuration from the curve, shared by its seeds
+    rising: float = 0.0  # increase for a run, per unit of sparsity beyond 0.5
 
 
 NOISES = {
@@ -37,7 +37,7 @@ NOISES = {
     "rising with sparsity": Noise(0.004, 0.005, 0.04),
     "high": Noise(0.03, 0.02),
 }
-SEED_EFFECT = 0.005  # of a seed, shared by all configurations
+SEED_EFFECT = 0.005  # standard deviation of a seed's effect, shared by all configurations
 DROPPED = 0.05  # share of runs that diverged
 SIZES = (8, 12, 20, 40)
 BREAKS = (0.3, 0.5, 0.7, 0.8, 0.9)
@@ -45,11 +45,12 @@ DESIGNS = ("even", "clustered", "random")
 
 
 def generator(*key: object) -> np.random.Generator:
+    """A generator that depends only on the key."""
     return np.random.default_rng(zlib.crc32(repr(key).encode()))
 
 
 def design(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Sparsities of n configurations. clustered: some at 0, some ReLU-like, the rest controlled, 0.6 to 0.98."""
+    """Sparsities of n configurations. clustered: some at 0, some near that of ReLU, and the rest from 0.6 to 0.98."""
     if kind == "even":
         return np.linspace(0, 0.98, n)
     if kind == "random":
@@ -59,7 +60,7 @@ def design(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def truth(kind: str, x: np.ndarray, at: float) -> np.ndarray:
-    """Accuracy at sparsity x. at: the break, the exponent, the width or the level, whatever the kind needs."""
+    """Accuracy at sparsity x. at: the parameter of the kind: a break, slope, exponent, or width."""
     match kind:
         case "break":
             return DENSE - 0.02 * x - KINK * np.maximum(x - at, 0)
@@ -77,7 +78,7 @@ def truth(kind: str, x: np.ndarray, at: float) -> np.ndarray:
 
 
 def runs(kind: str, at: float, layout: str, n: int, seeds: int, noise: Noise, rng: np.random.Generator) -> pd.DataFrame:
-    """One architecture's runs."""
+    """The runs of one architecture."""
     x = design(layout, n, rng)
     measured = x[:, None] + (x > 0)[:, None] * rng.normal(0, 0.003, (n, seeds))
     measured = np.clip(measured, 0, 1)
@@ -87,16 +88,17 @@ def runs(kind: str, at: float, layout: str, n: int, seeds: int, noise: Noise, rn
         + rng.normal(0, 1, (n, 1)) * noise.configuration
         + rng.normal(0, 1, (n, seeds)) * (noise.run + noise.rising * np.maximum(measured - 0.5, 0))
         + effect
-        - effect.mean()  # the truth is the curve of these seeds
+        - effect.mean()  # the truth is the curve of exactly these seeds
     )
     index = pd.MultiIndex.from_product([[f"c{i:02d}" for i in range(n)], range(seeds)], names=["configuration", "seed"])
     frame = pd.DataFrame({"sparsity": measured.ravel(), "score": accuracy.ravel()}, index=index).reset_index()
     kept = rng.random(len(frame)) >= DROPPED
-    kept[::seeds] = True  # no configuration without a run
+    kept[::seeds] = True  # every configuration keeps a run
     return frame[kept].assign(architecture="a")
 
 
 def judge(frame: pd.DataFrame, at: float, value: str = "score") -> dict[str, object]:
+    """The verdict on a data set, compared with the true break `at`."""
     found = cliff.locate(frame, value=value, resamples=RESAMPLES)
     return {
         "called": found.verdict == "cliff",
@@ -113,6 +115,7 @@ def judge(frame: pd.DataFrame, at: float, value: str = "score") -> dict[str, obj
 
 
 def known_breaks(datasets: int) -> pd.DataFrame:
+    """Verdicts on curves with a break."""
     rows = []
     for at in BREAKS:
         for n in SIZES:
@@ -147,6 +150,7 @@ NO_BREAKS = {
 
 
 def no_breaks(datasets: int) -> pd.DataFrame:
+    """Verdicts on curves without a break."""
     rows = []
     for label, (kind, at) in NO_BREAKS.items():
         for n in SIZES:
@@ -160,7 +164,10 @@ def no_breaks(datasets: int) -> pd.DataFrame:
 
 
 def pooled(datasets: int) -> pd.DataFrame:
-    """Several architectures of 16 configurations, with their own level, kink and break; the truth is the mean break."""
+    """Verdicts on several architectures of 16 configurations, each with its own level, kink, and break.
+
+    The truth is the mean break.
+    """
     rows = []
     for label, kind, spread in (
         ("one break, 0.7", "break", 0.0),
@@ -179,6 +186,7 @@ def pooled(datasets: int) -> pd.DataFrame:
 
 
 def pool(kind: str, spread: float, architectures: int, noise: Noise, rng: np.random.Generator) -> pd.DataFrame:
+    """Runs of several architectures, with their relative score."""
     parts = []
     for a in range(architectures):
         dense, kink = rng.uniform(0.5, 0.95), 0.9 * np.exp(0.4 * rng.standard_normal())
@@ -194,7 +202,7 @@ def pool(kind: str, spread: float, architectures: int, noise: Noise, rng: np.ran
 
 
 def schemes(datasets: int) -> pd.DataFrame:
-    """Four intervals for the same break, without a verdict: which one covers?"""
+    """Coverage of four intervals for the same break, whatever the verdict."""
     rows = []
     for n in (12, 40):
         for name, noise in NOISES.items():
@@ -213,7 +221,7 @@ def schemes(datasets: int) -> pd.DataFrame:
 
 
 def intervals(frame: pd.DataFrame, found: cliff.Cliff, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
-    """Of the estimator, and of three others at 95 %."""
+    """The interval of the estimator, and three other 95 % intervals."""
     means = frame.groupby("configuration")[["sparsity", "score"]].mean()
     x, y = means["sparsity"].to_numpy(), means["score"].to_numpy()
     n = len(x)
@@ -265,7 +273,7 @@ def share(hits: float, of: float) -> str:
 
 
 def cell(rows: pd.DataFrame) -> str:
-    """Share called, and coverage of those called; in bold where it is below 90 %."""
+    """Share of called data sets, and the coverage of these, in bold below 90 %."""
     called = rows[rows["called"]]
     if called.empty:
         return "0 %"
@@ -275,7 +283,7 @@ def cell(rows: pd.DataFrame) -> str:
 
 
 def table(frame: pd.DataFrame, by: list[str], across: str) -> str:
-    """Markdown: `by` in the rows, `across` in the columns, `cell` in the cells, in the order of the study."""
+    """A Markdown table of `cell`, with `by` in the rows and `across` in the columns, in order of appearance."""
     heads = list(frame[across].unique())
     lines = [f"| {' | '.join(by)} | {' | '.join(f'{across} {head}' for head in heads)} |"]
     lines.append(f"| {' | '.join('---' for _ in by)} | {' | '.join('--:' for _ in heads)} |")
@@ -342,7 +350,7 @@ def scheme_table(frame: pd.DataFrame) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", type=int, default=120, help="per cell with a break or a straight line")
+    parser.add_argument("--datasets", type=int, default=120, help="data sets per cell with a break or a straight line")
     datasets = parser.parse_args().datasets
     start = time.perf_counter()
     studies = []

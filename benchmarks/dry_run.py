@@ -1,6 +1,6 @@
-"""Seconds of `snakemake -n` on a study of 5,000 runs, none of them trained. Target: at most 8 s.
+"""Measures the seconds of `snakemake -n` on a study of 5,000 untrained runs. Target: at most 8 s.
 
-python benchmarks/dry_run.py
+Usage: python benchmarks/dry_run.py
 """
 
 import subprocess

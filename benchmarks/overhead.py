@@ -1,9 +1,11 @@
-"""Where the time of a study goes, as ratios within one run: `python benchmarks/overhead.py [STUDY]`.
+"""Measures the overhead of probes and orchestration, as ratios.
 
-1. Probes: training with the study's probes against training with none, in pairs, for the first run of every
-   architecture. Target: at most 5 %.
-2. Orchestration: wall x cores / sum of in-job training seconds of a whole sweep in an empty folder. Target: at most
-   1.25 on 2 cores. Then a second sweep, which must run nothing, in at most 5 s.
+Usage: python benchmarks/overhead.py [STUDY]
+
+1. Probes: training with the study's probes against training without, in pairs, for the first run of every architecture.
+   Target: at most 5 %.
+2. Orchestration: wall time x cores / sum of the jobs' training seconds, for a whole sweep in an empty folder. Target:
+   at most 1.25 on 2 cores. A second sweep, which must run nothing, takes at most 5 s.
 """
 
 import argparse
@@ -35,6 +37,7 @@ PROJECT = Path(__file__).parents[1]
 
 
 def probes(plan: Study, pairs: int) -> None:
+    """Print the overhead of the probes for the first run of every architecture."""
     torch.set_num_threads(1)
     print(
         "| architecture | run | steps | training s | overhead, median | quartiles |\n"
@@ -49,25 +52,25 @@ def probes(plan: Study, pairs: int) -> None:
         bare, ratios = [], []
         for i in range(pairs + 1):
             seconds = {}
-            for watched in (True, False) if i % 2 else (False, True):  # who goes first alternates
+            for watched in (True, False) if i % 2 else (False, True):  # the order alternates
                 with nullcontext() if watched else _unwatched(spec.training.steps):
                     seconds[watched] = _seconds(spec, dataset)
             bare.append(seconds[False])
             ratios.append(seconds[True] / seconds[False] - 1)
-        low, middle, high = quantiles(ratios[1:], n=4)  # the first pair warmed up
+        low, middle, high = quantiles(ratios[1:], n=4)  # the first pair is a warm-up
         cells = (run.architecture, run.id, spec.training.steps, f"{median(bare[1:]):.2f}", f"{middle:.1%}")
         print("|", *(f"{cell} |" for cell in (*cells, f"{low:.1%} to {high:.1%}")), flush=True)
 
 
 @contextmanager
 def _unwatched(steps: int) -> Iterator[None]:
-    """Within: nothing is measured."""
+    """Within the context, nothing is measured."""
     with mock.patch.object(loop, "schedule", return_value=[steps]), mock.patch.object(loop, "measure", return_value=[]):
         yield
 
 
 def _seconds(spec: Spec, dataset: Dataset) -> float:
-    """CPU seconds of the first seed."""
+    """CPU seconds to train the first seed."""
     job = Job(spec, Path("unused"), "", log=lambda text: None, save_every=float("inf"))
     start = time.process_time()
     loop.train_seed(spec, 0, dataset, torch.device("cpu"), job, None)
@@ -85,6 +88,7 @@ def _writing(path: Path) -> float:
 
 
 def orchestration(file: Path, cores: int) -> None:
+    """Print the overhead of a whole sweep, and the time of a second sweep."""
     with tempfile.TemporaryDirectory() as folder:
         for part in ("Snakefile", "workflow", "src", "envs"):
             source = PROJECT / part

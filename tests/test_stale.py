@@ -515,4 +515,4 @@ def test_an_edit_while_a_sweep_runs_is_no_success(finished: Sweep, path: str, ol
     (finished.folder / path).write_text(text.replace(old, new, 1))
     output = "".join(seen) + process.communicate(timeout=120)[0]
     assert process.returncode == 1, output
-    assert "changed while the sweep ran; sweep again" in output or "Error in rule draw_drift" in output
+    assert "changed while the sweep ran; run it again" in output or "Error in rule draw_drift" in output

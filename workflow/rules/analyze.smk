@@ -1,4 +1,4 @@
-# Collected tables -> the tables that figures show. One of them, the theory, needs no runs, only their activations.
+# Collected tables -> the tables that figures show. The table `theory` needs no runs, only their activations and losses.
 import json
 
 SPECS = [json.loads(STUDY.runs[run].spec) for run in TRACES]

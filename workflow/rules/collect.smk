@@ -1,4 +1,4 @@
-# All traces of the study -> two tables. A trace that is not the expected run's is refused by name.
+# All traces of the study -> two tables. A trace that is not that of its run is an error that names the file.
 COLLECT = step(
     "collect",
     inputs=list(TRACES.values()),

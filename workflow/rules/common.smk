@@ -1,4 +1,4 @@
-# Validation, paths, and what has to be made: the only place with functions.
+# Validation, paths, and the decision about what has to be made. Functions are only in this file.
 import os
 import sys
 import zipfile
@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
-# A study may name objects of the user's own: from the folder where Snakemake runs, or from PYTHONPATH.
+# A study may name the user's own objects, in the folder where Snakemake runs or on PYTHONPATH.
 SEARCH = [str(Path(workflow.basedir) / "src"), os.getcwd()]
 sys.path[:0] = SEARCH
 os.environ.update(PYTHONPATH=os.pathsep.join([*SEARCH, *filter(None, [os.environ.get("PYTHONPATH")])]))  # for jobs
@@ -17,7 +17,7 @@ from sparsity_cliff.traces import stale
 
 
 def load_study():
-    """The study of the file that was chosen, read by our own reader: Snakemake's would merge several."""
+    """The study of the chosen file, read by our own reader, because Snakemake's reader would merge several files."""
     try:
         file = reading.chosen(workflow.overwrite_configfiles, workflow.config_settings.config)
         found = table.open_file(file)
@@ -31,22 +31,22 @@ def load_study():
 
 STUDY = load_study()
 RESULTS = f"results/{STUDY.name}"
-TRACES = {run: f"{RESULTS}/traces/{run}.parquet" for run in sorted(STUDY.runs)}  # in no order of the study file's
+TRACES = {run: f"{RESULTS}/traces/{run}.parquet" for run in sorted(STUDY.runs)}  # in alphabetical order
 
 
 wildcard_constraints:
     run=r"[A-Za-z0-9_.-]+",
 
 
-STEPS = []  # in the order of the flow; judged by contents (docs/design.md) when a sweep starts, and when it has ended
-CODE = {}  # (module, what it looks up) -> digests, as asked for while the rules were read
+STEPS = []  # in the order of the workflow; judged by contents (docs/design.md) at the start and the end of a sweep
+CODE = {}  # (module, what it looks up) -> digests, as computed while the rules were read
 
 
 @cache
 def to_make():
-    """Output -> why it has to be made. Judged once Snakemake knows what it was asked for, before it looks itself."""
+    """Output -> why it has to be made. Called once Snakemake knows its targets, before it judges files itself."""
     settings = workflow.dag_settings
-    settings.rerun_triggers = frozenset([RerunTrigger.MTIME])  # is always on, but not for inputs that are `ancient`
+    settings.rerun_triggers = frozenset([RerunTrigger.MTIME])  # always on, except for inputs that are `ancient`
     workflow.dag.ignore_incomplete = True
     names = [*settings.forcerun, *(settings.targets if settings.forcetargets else [])]
     asked = {os.path.relpath(name) if os.sep in name else name for name in names}
@@ -54,16 +54,16 @@ def to_make():
 
 
 def wanted(*outputs):
-    """Whether the job that makes `outputs` has to run; Snakemake is told if so. A job's own process makes its job."""
+    """Whether the job that makes `outputs` has to run, and then forces it. In a job's own process, it always runs."""
     if not workflow.is_main_process:
         return True
     found = to_make().keys() & set(outputs)
-    workflow.dag.forcefiles.update(filter(os.path.exists, found))  # of what is missing Snakemake knows
+    workflow.dag.forcefiles.update(filter(os.path.exists, found))  # Snakemake itself detects missing files
     return bool(found)
 
 
 def data_file(wildcards):
-    """What a training job reads: nothing where its trace is current, so that lost data is made again only for need."""
+    """The input of a training job. Empty if its trace is current, so that missing data is made only if it is needed."""
     if not wanted(TRACES[wildcards.run]):
         return []
     path = f"results/data/{STUDY.datasets[STUDY.runs[wildcards.run].dataset].file}"
@@ -73,7 +73,7 @@ def data_file(wildcards):
 
 
 def step(rule, inputs, outputs, modules, settings=None, script=None, selected=frozenset()):
-    """What makes tables or figures that carry the digest of their origin; `own` is its settings, code and script."""
+    """A job whose tables or figures carry the digest of their origin. `own` holds its settings, code, and script."""
     keys = [(f"sparsity_cliff.{module}", selected) for module in modules]
     CODE.update((key, digests.code(*key)) for key in keys)
     text = digests.file_digest(Path(workflow.basedir) / "workflow" / "scripts" / f"{script or rule}.py")
@@ -85,15 +85,15 @@ def step(rule, inputs, outputs, modules, settings=None, script=None, selected=fr
 
 
 def check_end():
-    """A sweep that ends well has left nothing stale, not even by an edit while it ran."""
+    """Raise WorkflowError if a sweep has left anything stale, for example because of an edit while it ran."""
     digests.forget()
     try:
         now, code = load_study(), {key: digests.code(*key) for key in CODE}
-    except (SystemExit, source.SourceError):  # half an edit
+    except (SystemExit, source.SourceError):  # an unfinished edit
         now, code = None, None
     if code != CODE or any(getattr(now, part) != getattr(STUDY, part) for part in ("name", "runs", "cliff", "drift")):
-        raise WorkflowError("the study or its code changed while the sweep ran; sweep again, for what that made stale")
+        raise WorkflowError("the study or its code changed while the sweep ran; run it again to update what is stale")
     made = {str(path) for job in workflow.dag.jobs for path in job.output}
     for path, why in stale.judge(STEPS).items():
         if path in made:
-            raise WorkflowError(f"{path} is not what was asked for: {why}")
+            raise WorkflowError(f"{path} is not current: {why}")

@@ -1,4 +1,4 @@
-# Data sets, prepared once and shared by all studies: the name of a file changes with its contents.
+# Data sets, prepared once and shared by all studies. The name of a file depends on its contents.
 DATASETS = {dataset.file: dataset for dataset in STUDY.datasets.values()}
 
 

@@ -1,4 +1,4 @@
-# Tables -> figures. A figure reads only its own tables, and only its own code re-renders it.
+# Tables -> figures. A figure depends only on its own tables and its own code.
 from sparsity_cliff.figures import FIGURES
 
 DRAWN = {
@@ -15,7 +15,7 @@ DRAWN = {
 FIGURE_FILES = [path for made in DRAWN.values() for path in made.outputs]
 
 
-# a rule per figure and not a wildcard, because a caption's path takes none
+# one rule per figure, because the path of a caption cannot have a wildcard
 for figure in FIGURES:
 
     rule:

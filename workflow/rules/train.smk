@@ -1,5 +1,5 @@
-# One job per run. Its trace says which spec and code made it, and that alone decides whether it is stale (docs/design.md).
-# The job's glue, workflow/scripts/train.py, is not in the digest: no number depends on it.
+# One job per run. Its trace records the spec and code that made it, which alone decide whether it is stale
+# (docs/design.md). The script of the job, workflow/scripts/train.py, is not in the digest: no number depends on it.
 STEPS += [
     stale.Step("train", [TRACES[name]], [], lambda run=run: stale.why_run(run, Path(RESULTS)))
     for name, run in STUDY.runs.items()
@@ -17,7 +17,7 @@ rule train:
         "../../envs/train.yaml"
     threads: lambda wildcards: STUDY.runs[wildcards.run].processes
     resources:
-        gpu=lambda wildcards: STUDY.runs[wildcards.run].gpus,  # device auto: --set-resources train:gpu=1
+        gpu=lambda wildcards: STUDY.runs[wildcards.run].gpus,  # for device auto: --set-resources train:gpu=1
     params:
         spec=lambda wildcards: STUDY.runs[wildcards.run].spec,
         code=lambda wildcards: STUDY.runs[wildcards.run].code,

@@ -1,4 +1,4 @@
-"""Drift over steps, and at the end against its controls."""
+"""Compute drift over steps, and its differences from the controls at the last step."""
 
 from sparsity_cliff.logs import logged
 

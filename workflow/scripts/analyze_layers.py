@@ -1,4 +1,4 @@
-"""Sparsity over steps and by depth, gradients at initialization, spikes, and the weights at start and end."""
+"""Compute sparsity over steps and by depth, gradients at initialization, spikes, and weights at start and end."""
 
 from sparsity_cliff.logs import logged
 

@@ -1,4 +1,4 @@
-"""The closed forms of the expected gradient against their Monte Carlo."""
+"""Compare the closed forms of the expected gradient with Monte Carlo estimates."""
 
 import os
 
@@ -15,4 +15,4 @@ with logged(snakemake.log[0]):
     entries = json.loads(own)["settings"]
     table = theory.table(entries["activation"], entries["loss"])
     write_table(table, snakemake.output[0], digest(own, []))
-os._exit(0)  # all is written; taking torch down in order would cost another half second
+os._exit(0)  # everything is written; an orderly shutdown of torch would take another half second

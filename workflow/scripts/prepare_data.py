@@ -1,4 +1,4 @@
-"""Prepare one data set: the arrays of its source, in one .npz file."""
+"""Write the arrays of one data set to one .npz file."""
 
 from sparsity_cliff.logs import logged
 

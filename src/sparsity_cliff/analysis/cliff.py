@@ -26,7 +26,7 @@ Verdict = Literal["cliff", "no cliff in the range measured", "smooth decline", "
 MIN_CONFIGURATIONS = 8
 MIN_SEEDS = 2  # a single seed cannot show whether training is repeatable
 MIN_LEVELS = 6  # distinct sparsities, rounded to 0.01: EDGE_LEVELS on each side of a break, and two next to it
-EDGE_LEVELS = 2  # levels strictly beyond a break, because one level cannot tell a fall from an outlier
+EDGE_LEVELS = 2  # levels strictly beyond a break, because one level cannot distinguish a fall from an outlier
 STEP = 0.005  # maximum distance of candidate breaks; every second one is a hypothesis of the interval
 # Among called cliffs alone, intervals cover less than their level, because lucky curves are called more often. The
 # correction (Benjamini and Yekutieli 2005) multiplies 1 - level by the share of called curves, 0.4 in the benchmark.
@@ -154,7 +154,7 @@ def _project(model: _Model, x: Array) -> tuple[Array, Array]:
 
 
 def _leverage(basis: Array, column: Array) -> Array:
-    """Leverage of each point on its own fitted value, (n,). Capped below 1, for a point that alone fixes a parameter."""
+    """Leverage of each point on its own fitted value, (n,). Capped below 1 for a point that alone fixes a parameter."""
     return np.asarray(np.minimum((basis**2).sum(axis=1) + column**2, 1 - 1e-6))
 
 

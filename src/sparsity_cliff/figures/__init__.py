@@ -1,4 +1,4 @@
-"""Figures: tables in, matplotlib Figures out. They compute nothing and import no torch."""
+"""Figures, drawn from tables with matplotlib. They compute nothing and import no torch."""
 
 import importlib
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """module: of sparsity_cliff, with a function draw(*tables) -> Figure. tables: names, in that order."""
+    """A figure. module: module of sparsity_cliff with draw(*tables) -> Figure. tables: names of its arguments."""
 
     module: str
     tables: tuple[str, ...]
@@ -27,7 +27,7 @@ FIGURES = {
 
 
 def draw(name: str, tables: Iterable[str], outputs: Iterable[str], made: str) -> None:
-    """Read the tables of a figure, draw it, and save it under each name of `outputs`, with the digest `made`."""
+    """Read the tables of a figure, draw it, and save it to each path in `outputs`, with the digest `made`."""
     from sparsity_cliff.figures.style import save, styled
     from sparsity_cliff.traces.origin import read_table
 

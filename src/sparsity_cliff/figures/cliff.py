@@ -1,4 +1,4 @@
-"""Score against measured activation sparsity, with the fitted curve, the break and the verdict: the headline."""
+"""Score against measured activation sparsity, with the fitted curve, the break, and the verdict."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 from sparsity_cliff.figures import page
 from sparsity_cliff.figures.style import INK, PALE, SMALL, TEXT, Look, looks, seeds, span
 
-CLAIM = 0.70  # where the paper (arXiv 2605.17659, abstract) sees accuracy fall
+CLAIM = 0.70  # sparsity above which accuracy falls according to the paper (arXiv 2605.17659, abstract)
 COLUMNS = 3
-#: Metric of a score -> its name with the unit, units in 1, and how much of it is in view at least: less would make a
-#: cliff of noise.
+#: Metric of a score -> (name with unit, factor to this unit, minimum range of the axis). On a shorter axis, noise would
+#: look like a cliff.
 SCORES = {
     "accuracy": ("accuracy (%)", 100, 0.1),
     "pesq": ("PESQ (1 to 4.64)", 1, 0.35),
@@ -28,7 +28,7 @@ RED = "#CC3311"
 
 
 def draw(points: pd.DataFrame, cliff: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """points: a row per finished seed. cliff: a verdict per architecture, and pooled. curves: what was fitted."""
+    """The figure. points: a row per finished seed. cliff: verdicts. curves: the fitted curves."""
     if points.empty or cliff.empty:
         return page.empty("Score and sparsity. No run on real data with a loss of this figure has finished.")
     styles = looks(points["configuration"])
@@ -38,7 +38,7 @@ def draw(points: pd.DataFrame, cliff: pd.DataFrame, curves: pd.DataFrame) -> Fig
     grid = figure.add_gridspec(rows, COLUMNS)
     for place, verdict in enumerate(verdicts):
         row, column = divmod(place, COLUMNS)
-        last = place == len(verdicts) - 1  # the pooled panel takes what is left of its row
+        last = place == len(verdicts) - 1  # the pooled panel takes the rest of its row
         axes = figure.add_subplot(grid[row, column:] if last else grid[row, column])
         pooled = verdict.value == "relative_score"
         own = points if pooled else points[points["architecture"] == verdict.architecture]
@@ -88,7 +88,7 @@ def _axes(axes: Axes, verdict: Any, metric: str) -> None:
 
 
 def words(verdict: Any) -> str:
-    """The verdict; of a cliff, and of a decline that bends, with the place and its interval."""
+    """The verdict in words. For a cliff, or a decline that bends, with the break and its interval."""
     place, low, high = (100 * number for number in (verdict.break_at, verdict.low, verdict.high))
     if verdict.verdict == "cliff":
         return f"cliff at {place:.0f} % [{low:.0f}, {high:.0f}]"

@@ -9,7 +9,7 @@ from sparsity_cliff.figures.style import labeled, looks
 
 
 def draw(drift: pd.DataFrame, contrasts: pd.DataFrame) -> Figure:
-    """drift: mean over seeds per cell and step. contrasts: says which activations are the study's controls."""
+    """The figure. drift: mean over seeds per cell and step. contrasts: names the study's control activations."""
     if drift.empty:
         return page.empty("Drift. No run with measured weights has finished.")
     frame = labeled(drift)
@@ -32,7 +32,7 @@ def draw(drift: pd.DataFrame, contrasts: pd.DataFrame) -> Figure:
 
 
 def _drift_axis(axes: Axes, frame: pd.DataFrame) -> None:
-    """y: logarithmic beyond ±1, where the drift spans decades, so that the controls stay readable."""
+    """Make y logarithmic beyond ±1 if the drift spans decades, so that the controls stay readable."""
     if frame["mean"].abs().max() >= 20:
         low, high = (frame[name].fillna(frame["mean"]) for name in ("low", "high"))
         page.signed_axis(axes, low.min(), high.max(), linear=1)

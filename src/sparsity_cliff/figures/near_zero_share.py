@@ -1,4 +1,4 @@
-"""Near-zero share of the whole model over steps, of the activations that have no exact zeros: soft suppression."""
+"""Soft suppression: near-zero share of the whole model over steps, for activations without exact zeros."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -9,7 +9,7 @@ from sparsity_cliff.figures.style import labeled, looks
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """table: mean over seeds per cell, metric and step."""
+    """The figure. table: mean over seeds per cell, metric, and step."""
     frame = labeled(table)
     frame = frame[(frame["metric"] == "near_zero_share") & frame["dense"]]
     if frame.empty:

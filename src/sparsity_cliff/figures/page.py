@@ -1,6 +1,6 @@
-"""The page around the panels of a figure: their places, and under them the legend and the note.
+"""The page of a figure: the layout of its panels, with the legend and the note below them.
 
-Panels keep their size in inches however long the legend is: the page grows.
+Panels keep their size in inches, and the page grows with the legend.
 """
 
 import math
@@ -19,13 +19,13 @@ from matplotlib.lines import Line2D
 
 from sparsity_cliff.figures.style import COLUMN, INK, NORMAL, PALE, SMALL, TEXT, Look
 
-Handles = dict[str, Artist | tuple[Artist, ...]]  # text -> what stands before it
-MOST = 7.2  # inches of panels on a page
-_EDGE = 0.04  # inches between the page's edge and what is on it
+Handles = dict[str, Artist | tuple[Artist, ...]]  # text of a legend entry -> its marks
+MOST = 7.2  # maximum height of all panels, in inches
+_EDGE = 0.04  # margin of the page, in inches
 
 
 def new(height: float, width: float) -> Figure:
-    """An empty page of this size in inches."""
+    """An empty page. height, width: in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)  # measures text
     return figure
@@ -33,9 +33,9 @@ def new(height: float, width: float) -> Figure:
 
 @dataclass(frozen=True)
 class Block:
-    """Panels with the same axes: their titles, no two alike, and the names of x and y with units.
+    """Panels with the same axes. titles: all different. x, y: names of the axes, with units.
 
-    own_x: each panel has its own x axis, as the architectures have different numbers of sites.
+    own_x: whether each panel has its own x axis, because architectures have different numbers of sites.
     """
 
     titles: Sequence[str]
@@ -45,11 +45,11 @@ class Block:
 
 
 def panels(blocks: Sequence[Block], height: float, widest: int = 3) -> tuple[Figure, list[dict[str, Axes]]]:
-    """A page with the blocks one below the other, and of each the panels by title, `height` inches each at most.
+    """A page with the blocks below each other, and for each block a dict title -> panel.
 
-    A block fills lines of at most `widest` panels: nothing is blank but the end of its last line. y is named, and
-    numbered, at the first panel of a line, and x at the lowest of a column. One column fits a column of a paper; more
-    take its whole width.
+    height: maximum height of a panel in inches. widest: maximum number of panels per line; only the end of a block's
+    last line may be blank. The y axis is labeled at the first panel of a line, and the x axis at the lowest panel of a
+    column. A page with one column of panels has the width of a paper's column, and otherwise its text width.
     """
     most = max(len(block.titles) for block in blocks)
     across = -(-most // -(-most // widest))  # even lines: four panels are two and two
@@ -75,12 +75,12 @@ def panels(blocks: Sequence[Block], height: float, widest: int = 3) -> tuple[Fig
 
 
 def folded(text: str, width: float, size: float = NORMAL) -> str:
-    """The text in lines of at most `width` inches, at a guess; a long name is broken anywhere."""
+    """The text in lines of about `width` inches at most. A long name is broken anywhere."""
     return textwrap.fill(text, max(1, int(width * 72 / (0.545 * size))))
 
 
 def empty(text: str) -> Figure:
-    """A page that says why there is no figure."""
+    """A page with a text that explains why there is no figure."""
     text = folded(text, 0.9 * COLUMN)
     figure = new(0.4 + 0.14 * len(text.splitlines()), COLUMN)
     figure.text(0.5, 0.5, text, ha="center", va="center", color=INK)
@@ -109,9 +109,9 @@ def finish(figure: Figure, handles: Handles, notes: Iterable[str]) -> Figure:
 
 
 def _legend(figure: Figure, handles: Handles, width: float) -> Any:
-    """The legend in as few lines as fit into `width` pixels, in even columns; None for no handles."""
+    """The legend with the fewest lines that fit into `width` pixels; None without handles."""
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    marks: Any = list(handles.values())  # tuples among them, which the stubs of matplotlib do not know
+    marks: Any = list(handles.values())  # may contain tuples, which matplotlib's stubs do not allow
     lines = 0
     while handles:
         lines += 1
@@ -129,7 +129,7 @@ def _legend(figure: Figure, handles: Handles, width: float) -> Any:
 
 
 def line_handles(looks: dict[str, Look], suffix: dict[str, str] | None = None) -> Handles:
-    """A legend entry per activation; a family is one entry that runs through its shades, light to dark."""
+    """A legend entry per activation. A family is one entry, with its shades from light to dark."""
     families: dict[str, list[str]] = {}
     for name, look in looks.items():
         families.setdefault(look.family, []).append(name)
@@ -152,7 +152,7 @@ def point_handles(looks: dict[str, Look]) -> Handles:
 
 
 def step_axis(axes: Axes, last: int) -> None:
-    """x: optimizer steps on a logarithmic axis that has a place for step 0."""
+    """Make x a logarithmic axis of optimizer steps that includes step 0."""
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
     decades = range(0, len(str(last)), 1 if last < 10**5 else 2)
     powers = [10**decade for decade in decades]
@@ -162,17 +162,17 @@ def step_axis(axes: Axes, last: int) -> None:
 
 
 def depth_axis(axes: Axes) -> None:
-    """x: numbers of sites or matrices from the input."""
+    """Make x an axis of sites or matrices, numbered from the input."""
     axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.margins(x=0.08)
 
 
 def signed_axis(axes: Axes, low: float, high: float, linear: float) -> None:
-    """y: logarithmic beyond ±linear, from a little below `low` to a little above `high`, 0 in view."""
+    """Make y logarithmic beyond ±linear, from slightly below `low` to slightly above `high`, including 0."""
     axes.set_yscale("symlog", linthresh=linear, linscale=0.6)
     reach = {-1: max(linear, -low), 1: max(linear, high)}
     decades = {sign: math.ceil(math.log10(reach[sign])) for sign in reach}
-    stride = max(1, -(-max(decades.values()) // 4))  # a run that went astray must not fill the axis with labels
+    stride = max(1, -(-max(decades.values()) // 4))  # limits the labels if a run has extreme values
     ticks = [0.0, *(sign * max(linear, 10.0**k) for sign in reach for k in range(0, decades[sign] + 1, stride))]
     axes.set_yticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
     axes.yaxis.set_minor_locator(ticker.NullLocator())
@@ -180,7 +180,7 @@ def signed_axis(axes: Axes, low: float, high: float, linear: float) -> None:
 
 
 def log_axis(axes: Axes, low: float, high: float) -> None:
-    """y: logarithmic from `low` to `high`, with some numbers on it however short it is."""
+    """Make y logarithmic from `low` to `high`, with a few labels even on a short axis."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=6))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -189,7 +189,7 @@ def log_axis(axes: Axes, low: float, high: float) -> None:
 
 
 def percent_axis(axis: Any, low: float = 0.0, high: float = 1.0) -> None:
-    """Shares of 1 as percent, the whole range in view by default."""
+    """Show shares of 1 as percentages. By default, the axis has the whole range."""
     axis.set_major_locator(ticker.MultipleLocator(0.25 if high - low > 0.5 else 0.1))
     axis.set_major_formatter(ticker.PercentFormatter(1, decimals=0, symbol=None))
     margin = 0.03 * (high - low)
@@ -197,6 +197,6 @@ def percent_axis(axis: Any, low: float = 0.0, high: float = 1.0) -> None:
 
 
 def guide(axes: Axes, value: float, horizontal: bool = True) -> None:
-    """A thin line to compare with, behind the data; none where there is no data."""
+    """Draw a thin reference line behind the data, unless there is no data."""
     if axes.has_data():
         (axes.axhline if horizontal else axes.axvline)(value, color=PALE, linewidth=0.6, zorder=0)

@@ -1,4 +1,4 @@
-"""Lines with an interval, one per activation, in a panel per architecture and loss: most figures are made so."""
+"""Lines with intervals, one per activation, in a panel per architecture and loss. Most figures use this form."""
 
 from typing import Any
 
@@ -13,20 +13,20 @@ DASHES: dict[str, Any] = {"real": "-", "random": (0, (2.5, 1.5))}
 
 
 def titles(frame: pd.DataFrame) -> list[str]:
-    """Of the panels: architectures in the order of the study, and within one its losses, where a run has finished."""
+    """Titles of the panels: architectures in the order of the study, each with the losses of its finished runs."""
     pairs = frame[["architecture", "panel"]].drop_duplicates()
     return [title for _, own in pairs.groupby("architecture", sort=False) for title in own["panel"]]
 
 
 def loss(frame: pd.DataFrame) -> str:
-    """The loss of the panels whose titles name none, in words."""
+    """A sentence with the loss of the panels whose titles name no loss."""
     bare = frame["panel"] == frame["architecture"]
     words = "" if bare.all() else " if a title names no other"
     return "".join(f"Loss: {name}{words}." for name in frame.loc[bare, "loss"].unique())
 
 
 def draw(panels: dict[str, Axes], frame: pd.DataFrame, x: str, styles: dict[str, Look], band: bool = True) -> None:
-    """Draw the column `mean` over `x`, per label and data, with low to high as a band or as bars at the points."""
+    """Draw the column `mean` over `x`, per label and data, with the interval as a band or as bars at the points."""
     for title, axes in panels.items():
         cell = frame[frame["panel"] == title]
         for place, (name, look) in enumerate(styles.items()):
@@ -39,7 +39,7 @@ def draw(panels: dict[str, Axes], frame: pd.DataFrame, x: str, styles: dict[str,
                     line["mean"],
                     **(look.line if data == "real" else {**look.line, "markerfacecolor": "white"}),
                     linestyle=dashes,
-                    # one or two marks per line, late, where lines part, and each line's at another place
+                    # one or two marks per line, in its later part, where lines diverge, and at different places
                     markevery=(0.4 + 0.3 * place / len(styles), 0.3) if band else None,
                     linewidth=0.7 if look.number else 1.1,
                     zorder=2 if look.number or data == "random" else 3,
@@ -51,14 +51,14 @@ def draw(panels: dict[str, Axes], frame: pd.DataFrame, x: str, styles: dict[str,
 
 
 def data_handles(frame: pd.DataFrame) -> page.Handles:
-    """Which dashes are which data, where both are there. Random data has open markers, too."""
+    """Legend entries for real and random data, if there are both. Random data also has open markers."""
     found = [data for data in DASHES if data in set(frame["data"])]
     marks = {data: Line2D([], [], color=INK, linestyle=DASHES[data]) for data in found}
     return {f"{data} data": mark for data, mark in marks.items()} if len(found) > 1 else {}
 
 
 def interval(frame: pd.DataFrame, shape: str) -> str:
-    """What a line and its band or bar are, in words, with n and level from the table."""
+    """A sentence that explains the lines and their bands or bars, with n and level from the table."""
     words = f"Mean of {seeds(frame['n'])}"
     if not frame["low"].notna().any():
         return f"{words}: no interval."
@@ -67,9 +67,9 @@ def interval(frame: pd.DataFrame, shape: str) -> str:
 
 
 def sparsity(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The rows of activation sparsity that are worth a line, and a note that says what is not drawn.
+    """The rows of activation sparsity that are drawn, and a note about those that are not.
 
-    GELU and its like have hardly an exact zero: many lines on top of each other at 0 %.
+    Activations such as GELU have hardly any exact zeros, so their lines would overlap at 0 %.
     """
     frame = labeled(table[table["metric"] == "activation_sparsity"])
     if frame.empty:

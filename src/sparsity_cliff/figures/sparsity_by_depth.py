@@ -8,7 +8,7 @@ from sparsity_cliff.figures.style import looks
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """table: mean over seeds per cell, metric and activation site, at the last step."""
+    """The figure. table: mean over seeds per cell, metric, and activation site, at the last step."""
     frame, note = series.sparsity(table)
     if frame.empty:
         return page.empty(f"Activation sparsity by depth. {note}")

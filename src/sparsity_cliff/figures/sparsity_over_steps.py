@@ -9,7 +9,7 @@ from sparsity_cliff.figures.style import PALE, looks
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """table: mean over seeds per cell, metric and step."""
+    """The figure. table: mean over seeds per cell, metric, and step."""
     frame, note = series.sparsity(table)
     if frame.empty:
         return page.empty(f"Activation sparsity over steps. {note}")
@@ -22,6 +22,6 @@ def draw(table: pd.DataFrame) -> Figure:
         page.percent_axis(axes.yaxis)
         page.guide(axes, 0.5)
     handles = {**page.line_handles(styles), **series.data_handles(frame)}
-    # what zero-mean Gaussian pre-activations give under ReLU
+    # ReLU zeros half of zero-mean Gaussian pre-activations
     handles["50 %, expected of relu at step 0"] = Line2D([], [], color=PALE, linewidth=0.6)
     return page.finish(figure, handles, [series.interval(frame, "band"), series.loss(frame), note])

@@ -1,4 +1,4 @@
-"""Activation spikes: over steps, by depth, and, for token data, at which tokens they are."""
+"""Activation spikes: over steps, by depth, and, for token data, by token."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from sparsity_cliff.figures import page, series
 from sparsity_cliff.figures.style import INK, PALE, Look, labeled, looks
 
-#: Metric -> name, dashes and face of the mark (None: its own)
+#: Metric -> (name, dashes, face of the mark, or None for the activation's color).
 PLACES: dict[str, tuple[str, Any, str | None]] = {
     "spike_first_token_share": ("at token 0", "-", None),
     "spike_delimiter_share": ("at a delimiter", ":", "white"),
@@ -18,7 +18,7 @@ PLACES: dict[str, tuple[str, Any, str | None]] = {
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """table: mean over seeds per cell, metric, site (or whole model) and step; `expected` under uniform placement."""
+    """The figure. table: mean over seeds per cell, metric, site (or whole model), and step, with `expected` shares."""
     frame = labeled(table[table["data"] == "real"])
     spikes = frame[frame["metric"] == "spike"]
     if spikes.empty:
@@ -26,7 +26,7 @@ def draw(table: pd.DataFrame) -> Figure:
     over_steps = spikes[spikes["layer"].isna()]
     final = frame[frame["step"] == frame.groupby("panel")["step"].transform("max")]
     by_depth = final[(final["metric"] == "spike") & final["layer"].notna()]
-    by_depth = by_depth[by_depth.groupby("panel")["depth"].transform("nunique") > 1]  # one site: the whole model
+    by_depth = by_depth[by_depth.groupby("panel")["depth"].transform("nunique") > 1]  # one site equals the whole model
     places = final[final["metric"].isin(list(PLACES))]
     blocks = [page.Block(series.titles(over_steps), "training (steps)", "spike (|a|)")]
     if len(by_depth):
@@ -36,7 +36,7 @@ def draw(table: pd.DataFrame) -> Figure:
     figure, panels = page.panels(blocks, 1.3, widest=4)
     styles = looks(frame["label"])
     series.draw(panels[0], over_steps, "step", styles)
-    for axes in panels[0].values():  # as far as the means go: intervals of two seeds may span any number of decades
+    for axes in panels[0].values():  # spans the means: intervals of two seeds can be huge
         page.log_axis(axes, over_steps["mean"].min(), over_steps["mean"].max())
         page.step_axis(axes, frame["step"].max())
     if len(by_depth):

@@ -1,7 +1,7 @@
-"""The look that all figures share: theme, sizes, and the color and marker of each activation.
+"""The style of all figures: theme, sizes, and the color and marker of each activation.
 
-An activation looks the same in every figure, and in every study, because its look follows from its name alone.
-Color, marker and, within a family, lightness differ together, so that figures can be read without color.
+The look of an activation depends only on its name, so it is the same in every figure and study. Color, marker, and,
+within a family, lightness differ together, so that figures can be read without color.
 """
 
 import zlib
@@ -22,12 +22,12 @@ from sparsity_cliff.traces.origin import remark
 
 COLUMN, TEXT = 3.4, 7.0  # inches: widths of one column and of the whole page of a paper
 SMALL, NORMAL = 6.0, 7.0  # points
-INK, PALE = "#333333", "#999999"  # of annotations, and of what only guides the eye
-#: Between activation and normalization, in the table `points` too, and between architecture and loss.
+INK, PALE = "#333333", "#999999"  # colors of annotations and of reference lines
+#: Between activation and normalization, as in the table `points`, and between architecture and loss.
 SEPARATOR = " · "
 
 THEME = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
+    "font.family": "DejaVu Sans",  # included in matplotlib, so equal on every machine
     "font.size": NORMAL,
     "axes.titlesize": NORMAL,
     "axes.titleweight": "bold",
@@ -58,23 +58,23 @@ THEME = {
     "legend.borderaxespad": 0.0,
     "figure.dpi": 300,
     "savefig.dpi": 300,
-    "savefig.bbox": None,  # the page has the width that it says, so that fonts keep their size in print
-    "pdf.fonttype": 42,  # TrueType, embedded: what journals ask for
+    "savefig.bbox": None,  # keeps the page's width, so that fonts have their size in print
+    "pdf.fonttype": 42,  # embedded TrueType, which journals require
 }
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Within: matplotlib draws in our style, whatever the user's own settings are."""
+    """Within the context, matplotlib uses this style and ignores the user's settings."""
     theme = {**sns.axes_style("ticks"), **sns.plotting_context("paper"), **THEME}
     with matplotlib.style.context(theme, after_reset=True):
         yield
 
 
 def save(figure: Figure, path: str | Path, origin: str) -> None:
-    """Write the figure, without the time of writing: the same tables give the same bytes on one machine.
+    """Write the figure without a time stamp, so that the same tables give the same bytes on one machine.
 
-    origin: digest of what it is made of, which the file then carries (traces/origin.py).
+    origin: digest that the file carries (traces/origin.py).
     """
     text = remark(origin)
     about = {"CreationDate": None, "Keywords": text} if Path(path).suffix == ".pdf" else {"Comment": text}  # of PNG
@@ -84,8 +84,8 @@ def save(figure: Figure, path: str | Path, origin: str) -> None:
 
 # ------------------------------------------------------------------------------------------------- activations
 
-#: Activation or family -> color and marker. Blue, orange and green (Okabe & Ito) for the plain functions, the squared
-#: ones in the lighter shade of their base, controls in black and gray.
+#: Activation or family -> (color, marker). Plain functions are blue, orange, and green (Okabe & Ito), squared functions
+#: have a lighter shade of their base, and controls are black and gray.
 KNOWN = {
     "relu": ("#0072B2", "o"),
     "gelu": ("#D55E00", "s"),
@@ -103,7 +103,7 @@ KNOWN = {
     "quantile": ("#A6761D", "P"),
     "quantile_relu": ("#7A6A00", "X"),
 }
-#: Looks of all other names. Their open markers set them apart from the known ones.
+#: Looks of all other names, with open markers, which known names do not have.
 SPARE = [
     (color, marker, False)
     for color in ("#CC3377", "#117733", "#332288", "#994F00", "#44AA99", "#882255", "#666600")
@@ -113,7 +113,11 @@ SPARE = [
 
 @dataclass(frozen=True)
 class Look:
-    """family: the name without its numbers. shade: the family's own color, member by member lighter or darker."""
+    """The look of an activation.
+
+    family: its name without numbers. number: these numbers. color: the family's color. shade: a lighter or darker
+    variant of it for this member.
+    """
 
     family: str
     number: tuple[float, ...]
@@ -124,22 +128,22 @@ class Look:
 
     @property
     def line(self) -> dict[str, Any]:
-        """matplotlib's arguments for a line with marks."""
+        """matplotlib's arguments for a line with markers."""
         face = self.shade if self.filled else "white"
         return {"color": self.shade, "marker": self.marker, "markerfacecolor": face}
 
     @property
     def point(self) -> dict[str, Any]:
-        """The same for marks alone: all of a family are alike, as their place tells them apart."""
+        """matplotlib's arguments for markers alone. They are equal in a family, whose members differ in position."""
         face = self.color if self.filled else "none"
         return {"color": self.color, "marker": self.marker, "markerfacecolor": face, "linestyle": "none"}
 
 
 def labeled(frame: pd.DataFrame) -> pd.DataFrame:
-    """With the columns `label` and `panel`.
+    """The frame with the columns `label` and `panel`.
 
-    label: the activation, and the normalization where that is not the architecture's own. panel: the architecture, and
-    the loss where that is not the first of the table.
+    label: the activation, with the normalization if it is not the architecture's own. panel: the architecture, with the
+    loss if it is not the first loss of the table.
     """
     default = frame["normalization"] == "default"
     first = frame["loss"] == next(iter(frame["loss"]), "")
@@ -150,7 +154,7 @@ def labeled(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def family(label: str) -> tuple[str, tuple[float, ...]]:
-    """("topk", (80.0,)) for "topk_80": what stands before the number, and the number. ("relu2", ()) for "relu2"."""
+    """(name, numbers) of a label: ("topk", (80.0,)) for "topk_80", and ("relu2", ()) for "relu2"."""
     names, numbers = [], []
     for part in label.split(SEPARATOR):
         name, _, number = part.rpartition("_")
@@ -161,7 +165,7 @@ def family(label: str) -> tuple[str, tuple[float, ...]]:
 
 
 def looks(labels: Iterable[str]) -> dict[str, Look]:
-    """Label -> look, in the order of the legend: known ones as listed, others by name, families by number."""
+    """Label -> look, in the order of the legend: known names as listed, then others by name; families by number."""
     members: dict[str, list[tuple[tuple[float, ...], str]]] = {}
     for label in sorted(set(labels)):
         name, number = family(label)
@@ -177,16 +181,16 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
 
 
 def selected(styles: dict[str, Look], most: int) -> list[str]:
-    """Plain activations first, then of each family the last member, `most` of them at most."""
+    """At most `most` labels: first the plain activations, then the last member of each family."""
     last = {look.family: name for name, look in styles.items()}
     plain = [name for name, look in styles.items() if not look.number]
     return [*plain, *(name for name in last.values() if name not in plain)][:most]
 
 
 def _look(name: str, taken: list[Look]) -> tuple[str, str, bool]:
-    """The name's own color, marker and filling; for a name that is not known, spare ones that the name itself chooses.
+    """Color, marker, and filling of a name. A name that is not in KNOWN determines a look in SPARE.
 
-    Where two such names choose the same, the second takes the next that differs most: in marker, then in color.
+    If this look is taken, the name gets the next one that differs most, first in marker, then in color.
     """
     if name in KNOWN:
         return *KNOWN[name], True
@@ -202,9 +206,9 @@ def _look(name: str, taken: list[Look]) -> tuple[str, str, bool]:
 
 
 def _depths(numbers: list[tuple[float, ...]]) -> list[float]:
-    """0 (light) to 1 (dark) for the members of a family, in order; 0.5 for a name without number.
+    """Depths from 0 (light) to 1 (dark) for the members of a family, in order; 0.5 for a name without a number.
 
-    Numbers up to 100 are percentages, and keep their depth whatever other members a study has.
+    Numbers up to 100 are percentages, whose depth does not depend on the other members in a study.
     """
     if numbers == [()]:
         return [0.5]
@@ -214,7 +218,7 @@ def _depths(numbers: list[tuple[float, ...]]) -> list[float]:
 
 
 def _shade(color: str, depth: float) -> str:
-    """The color mixed with white below depth 0.5, and with black above."""
+    """The color, mixed with white below a depth of 0.5, and with black above."""
     other, share = (1.0, 0.5 - depth) if depth < 0.5 else (0.0, depth - 0.5)
     red, green, blue = ((1 - 1.3 * share) * part + 1.3 * share * other for part in to_rgb(color))
     return to_hex((red, green, blue))
@@ -224,11 +228,11 @@ def _shade(color: str, depth: float) -> str:
 
 
 def span(values: Iterable[float]) -> str:
-    """The value, or "2–3" for values from 2 to 3."""
+    """The common value, or a range such as "2–3"."""
     values = list(values)
     return "–".join(dict.fromkeys(f"{end:g}" for end in (min(values), max(values))))
 
 
 def seeds(n: "pd.Series[int]") -> str:
-    """Numbers of seeds in words: "n = 3 seeds"."""
+    """The numbers of seeds in words, such as "n = 3 seeds"."""
     return f"n = {span(n)} seed{'s' if n.max() > 1 else ''}"

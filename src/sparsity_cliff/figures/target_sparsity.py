@@ -1,4 +1,4 @@
-"""What a sparsity control was set to, against the zeros that were measured."""
+"""Measured sparsity against the nominal setting of the sparsity controls."""
 
 import math
 from dataclasses import replace
@@ -12,11 +12,11 @@ from sparsity_cliff.figures.style import PALE, looks, seeds
 
 
 def draw(points: pd.DataFrame) -> Figure:
-    """points: a row per finished seed; those without a setting are left out."""
+    """The figure. points: a row per finished seed. Rows without a nominal setting are left out."""
     controls = points[points["target_sparsity"].notna()]
     if controls.empty:
         return page.empty("Target and measured sparsity. No run with a sparsity control has finished.")
-    # open marks, for families with the same targets lie on top of each other
+    # open markers, because families with equal targets overlap
     styles = {name: replace(look, filled=False) for name, look in looks(controls["configuration"]).items()}
     families = list(dict.fromkeys(look.family for look in styles.values()))
     block = page.Block(list(controls["architecture"].unique()), "target sparsity (%)", "measured sparsity (%)")
@@ -25,7 +25,7 @@ def draw(points: pd.DataFrame) -> Figure:
         axes.plot([0, 1], [0, 1], color=PALE, linewidth=0.6, zorder=0)
         for name, look in styles.items():
             own = controls[(controls["architecture"] == architecture) & (controls["configuration"] == name)]
-            size = max(2, 5 - 1.5 * families.index(look.family))  # nested
+            size = max(2, 5 - 1.5 * families.index(look.family))  # nested sizes
             axes.plot(own["target_sparsity"], own["sparsity"], **look.point, markersize=size)
         for axis in (axes.xaxis, axes.yaxis):
             page.percent_axis(axis, low=_low(controls))
@@ -36,5 +36,5 @@ def draw(points: pd.DataFrame) -> Figure:
 
 
 def _low(controls: pd.DataFrame) -> float:
-    """A round number below all points."""
+    """The largest multiple of 0.1 that is not above any point."""
     return math.floor(10 * float(controls[["target_sparsity", "sparsity"]].to_numpy().min())) / 10

@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from sparsity_cliff.figures import page, series
 from sparsity_cliff.figures.style import INK, PALE, Look, labeled, looks, seeds, selected, span
 
-SHOWN = 12  # activations in a panel of signs: their marks stay apart
-LINEAR = 2  # standard errors; beyond, the axis is logarithmic
-#: Metric -> name, place beside the activation's, and face of the mark (None: its own)
+SHOWN = 12  # maximum activations in a panel of signs, whose markers would otherwise overlap
+LINEAR = 2  # standard errors beyond which the axis is logarithmic
+#: Metric -> (name, offset from the activation's place, face of the marker, or None for the activation's color).
 SIGNS: dict[str, tuple[str, float, str | None]] = {
     "gradient_positive": ("z > 0 (left)", -0.2, "white"),
     "gradient_all": ("all z (right)", 0.2, None),
@@ -21,7 +21,7 @@ SIGNS: dict[str, tuple[str, float, str | None]] = {
 
 
 def draw(theory: pd.DataFrame, signs: pd.DataFrame) -> Figure:
-    """theory: a row per activation, loss and region. signs: mean over seeds per cell and metric, with its t."""
+    """The figure. theory: a row per activation, loss, and region. signs: mean and t over seeds per cell and metric."""
     known = theory[theory["left_out"] == ""]
     measured = labeled(signs[(signs["data"] == "real") & signs["metric"].isin(list(SIGNS)) & signs["t"].notna()])
     if known.empty and measured.empty:

@@ -9,14 +9,14 @@ from matplotlib.ticker import NullLocator
 from sparsity_cliff.figures import page, series
 from sparsity_cliff.figures.style import INK, PALE, SMALL, Look, labeled, looks, seeds, selected
 
-SHOWN = 8  # activations in a panel: their outlines stay apart
-REACH = 6  # initial standard deviations either side of 0
-VIEW = (1e-4, 2.0)  # densities
-MUCH = 0.001  # share of the weights beyond REACH that is worth a number in the panel
+SHOWN = 8  # maximum activations in a panel, whose outlines would otherwise overlap
+REACH = 6  # initial standard deviations on each side of 0
+VIEW = (1e-4, 2.0)  # range of densities
+MUCH = 0.001  # share of weights beyond REACH from which a panel shows a number
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """table: mean density over seeds and hidden matrices, per cell, moment (start or end) and bin."""
+    """The figure. table: mean density over seeds and hidden matrices, per cell, moment (start or end), and bin."""
     frame = labeled(table[table["data"] == "real"])
     if frame.empty:
         return page.empty("Weights. No run on real data with measured histograms has finished.")
@@ -48,12 +48,12 @@ def _panel(axes: Axes, cell: pd.DataFrame, shown: dict[str, Look]) -> None:
     edges = [*start["left"], *start["right"].tail(1)]
     axes.stairs(
         start["density"], edges, color=PALE, fill=True, alpha=0.5
-    )  # of all activations, as their seeds are the same
+    )  # equal for all activations, which share their seeds
     for place, (name, look) in enumerate(shown.items()):
         bins = ends[ends["label"] == name]
         if len(bins):
             middle = (bins["left"] + bins["right"]) / 2
-            every = (place, len(shown))  # marks where those of no other outline are
+            every = (place, len(shown))  # markers at different bins
             axes.plot(middle, bins["density"], **look.line, drawstyle="steps-mid", markevery=every, linewidth=0.9)
     if ends["outside"].max() >= MUCH:
         words = f"{100 * ends['outside'].max():.2g} % beyond"

@@ -76,9 +76,7 @@ def _judge(ended: list[int | None], stop: bool, store: Any) -> None:
         raise RankError(store.get("error").decode())
     for rank, status in enumerate(ended):
         if status not in (None, 0, COME_BACK):
-            raise RankError(
-                f"rank {rank} of {len(ended)} ended with status {status}, so the others were ended; {_NEXT}"
-            )
+            raise RankError(f"rank {rank} of {len(ended)} ended with status {status}, so the others were, too; {_NEXT}")
     if COME_BACK in ended:
         raise Interrupted
 

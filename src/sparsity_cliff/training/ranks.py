@@ -55,8 +55,6 @@ def check(ranks: Ranks, batch_size: int, model: nn.Module, loss: nn.Module) -> N
     if ranks.size > batch_size:
         raise ValueError(f"a batch of {batch_size} examples is too small for processes={ranks.size}")
     if ranks.size > 1 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
-        raise ValueError(
-            f"processes={ranks.size}: the model has a batch norm, which would see only a part of the batch"
-        )
+        raise ValueError(f"processes={ranks.size}: the model has a batch norm, which would see only part of the batch")
     if ranks.size > 1 and any(True for _ in loss.parameters()):
         raise ValueError(f"processes={ranks.size}: the loss learns from the batch, but would see only part of it")

@@ -39,16 +39,20 @@ class Labeled(Dataset):
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Shape of one example."""
         return tuple(self.x_train.shape[1:])
 
     @property
     def examples(self) -> int:  # type: ignore[override]
+        """Number of training examples."""
         return len(self.y_train)
 
     def batch(self, index: Tensor, draw: Tensor) -> Batch:
+        """Inputs (N, *shape) and labels (N,). `draw` is not used."""
         return self.x_train[index], self.y_train[index]
 
     def held_out(self, limit: int | None) -> list[Batch]:
+        """Batches of up to EVALUATION_BATCH examples."""
         return in_batches(self.x_test, self.y_test, limit, EVALUATION_BATCH)
 
     def randomized(self, seed: int) -> "Labeled":
@@ -62,4 +66,5 @@ class Labeled(Dataset):
         return Labeled(*draw(self.x_train, self.y_train), *draw(self.x_test, self.y_test), self.classes)
 
     def scores(self, outputs: Tensor, targets: Tensor, last: bool = True) -> dict[str, Tensor | float]:
+        """The accuracy of logits (N, K) against labels (N,)."""
         return {"accuracy": accuracy(outputs, targets)}

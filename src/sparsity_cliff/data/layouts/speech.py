@@ -52,13 +52,16 @@ class Speech(Dataset):
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """(segment,), the shape of a training example."""
         return (self.segment,)
 
     @property
     def examples(self) -> int:  # type: ignore[override]
+        """Number of training utterances."""
         return len(self.ends_train)
 
     def batch(self, index: Tensor, draw: Tensor) -> Batch:
+        """Noisy and clean crops, each (N, segment)."""
         rows = []
         for number, share in zip(index.tolist(), draw.tolist(), strict=True):
             whole = slice(int(self.ends_train[number - 1]) if number else 0, int(self.ends_train[number]))
@@ -70,6 +73,7 @@ class Speech(Dataset):
         return noisy, clean
 
     def held_out(self, limit: int | None) -> list[Batch]:
+        """Batches of one utterance, noisy and clean, each (1, samples)."""
         firsts = [0, *self.ends_test.tolist()]
         cuts = list(pairwise(firsts))[:limit]
         pairs = (torch.stack([self.noisy_test[a:b], self.clean_test[a:b]]).float() for a, b in cuts)
@@ -86,6 +90,7 @@ class Speech(Dataset):
         return replace(self, **{name: noise(getattr(self, name)) for name in names})  # type: ignore[arg-type]
 
     def scores(self, outputs: Tensor, targets: Tensor, last: bool = True) -> dict[str, Tensor | float]:
+        """PESQ and STOI of spectra (N, 2, F, T) against waveforms (N, samples), at the last step only."""
         if not last:
             return {}
         return quality.scores(synthesize(outputs, targets.shape[-1]), targets)

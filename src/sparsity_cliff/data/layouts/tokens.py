@@ -52,13 +52,16 @@ class Tokens(Dataset):
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """(block,), the shape of a window."""
         return (self.block,)
 
     @property
     def examples(self) -> int:  # type: ignore[override]
+        """Number of training windows."""
         return sum(self._windows(self.train))
 
     def to(self, device: torch.device) -> Self:
+        """The data set with batches on a device. The streams stay where they are."""
         return replace(self, device=str(device))
 
     def _windows(self, pieces: tuple[np.ndarray, ...]) -> list[int]:
@@ -79,9 +82,11 @@ class Tokens(Dataset):
         return table[:, :-1].contiguous(), table[:, 1:].contiguous()
 
     def batch(self, index: Tensor, draw: Tensor) -> Batch:
+        """Inputs and targets (N, block). `draw` is not used."""
         return self._read(self.train, index.tolist(), "train")
 
     def held_out(self, limit: int | None) -> list[Batch]:
+        """Batches of up to 16,384 tokens."""
         count = sum(self._windows(self.test))
         numbers = list(range(count if limit is None else min(limit, count)))
         size = max(1, 16_384 // self.block)
@@ -92,6 +97,7 @@ class Tokens(Dataset):
         return replace(self, random=derive(seed, "data"))
 
     def scores(self, outputs: Tensor, targets: Tensor, last: bool = True) -> dict[str, Tensor | float]:
+        """The accuracy of logits (N, block, K) against the next tokens (N, block)."""
         return {"accuracy": accuracy(outputs, targets)}
 
     def summary(self, means: Mapping[str, float], in_nats: bool) -> dict[str, float]:
