@@ -121,16 +121,16 @@ class Submission:
     warn: Callable[[str], None] = field(default=print, compare=False, repr=False)  # logs damaged files
 
     def script(self, number: int) -> Path:
-        """The command of a job."""
+        """The path of a job's script."""
         return self.folder / f"{number}.sh"
 
     def log(self, number: int) -> Path:
-        """The output of a job."""
+        """The path of a job's log."""
         return self.folder / f"{number}.log"
 
     @property
     def pickle(self) -> Path:
-        """The file that submitit runs on the node."""
+        """The path of the pickle that submitit runs on the node."""
         return self.folder / "submitted.pkl"
 
     def save(self) -> None:

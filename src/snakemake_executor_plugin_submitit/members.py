@@ -40,7 +40,7 @@ class Member:
         return self.submission.starts(jobs)
 
     def close(self, event: str) -> None:
-        """Note on disk that Snakemake knows of the job's end."""
+        """Record on disk that Snakemake knows of the job's end."""
         self.submission.close(self.number, event)
 
 

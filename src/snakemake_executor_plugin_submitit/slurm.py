@@ -233,7 +233,7 @@ def _bases(ids: Iterable[str]) -> list[list[str]]:
 
 
 def _expand(job_id: str, wanted: set[str]) -> list[str]:
-    """12_[3-5%2] -> 12_3, 12_4, 12_5, as far as `wanted`. A list cut short, 12_[1,3,...], is all wanted tasks of 12."""
+    """The wanted ids in a word: 12_[3-5%2] -> 12_3, 12_4, 12_5; all of 12's for a truncated list, 12_[1,3,...]."""
     if not re.fullmatch(r"\d+(_\d+|_\[[\d,-]+(%\d+)?\])?", job_id):
         return [task for task in wanted if task.startswith(f"{job_id.partition('_')[0]}_")]
     found = []
@@ -307,7 +307,7 @@ def is_preempted(job_id: str) -> bool:
 
 
 def compress(ids: Iterable[str]) -> list[str]:
-    """12_0, 12_1, 12_3, 15 -> 12_[0-1,3], 15: one word per array."""
+    """Join ids into one word per array: 12_0, 12_1, 12_3, 15 -> 12_[0-1,3], 15."""
     tasks: dict[str, set[int]] = {}
     for job_id in ids:
         base, _, task = job_id.partition("_")
@@ -316,7 +316,7 @@ def compress(ids: Iterable[str]) -> list[str]:
 
 
 def _ranges(numbers: set[int]) -> list[str]:
-    """0, 1, 2, 5 -> 0-2, 5."""
+    """Ranges of numbers: 0, 1, 2, 5 -> 0-2, 5."""
     firsts = sorted(number for number in numbers if number - 1 not in numbers)
     lasts = sorted(number for number in numbers if number + 1 not in numbers)
     return [f"{first}-{last}" if first < last else str(first) for first, last in zip(firsts, lasts, strict=True)]

@@ -158,7 +158,7 @@ class Watch:
         latency = self.roster.executor.workflow.execution_settings.latency_wait
         patience = latency if state else LOST_AFTER
         if now - member.over[1] < patience:
-            # its outcome may be on its way through a network file system
+            # a network file system may not show its outcome yet
             self.pace.soon(min(patience, self.pace.most))
             return False
         return True

@@ -52,7 +52,7 @@ def panels(blocks: Sequence[Block], height: float, widest: int = 3) -> tuple[Fig
     column. A page with one column of panels has the width of a paper's column, and otherwise its text width.
     """
     most = max(len(block.titles) for block in blocks)
-    across = -(-most // -(-most // widest))  # even lines: four panels are two and two
+    across = -(-most // -(-most // widest))  # balanced lines: four panels are two lines of two
     lines = [-(-len(block.titles) // across) for block in blocks]
     width = COLUMN if across == 1 else TEXT
     height = min(height, MOST / sum(lines))

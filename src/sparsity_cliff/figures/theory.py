@@ -1,4 +1,4 @@
-"""Why weights drift: the closed forms against their Monte Carlo, and the sign of the gradients at initialization."""
+"""Why weights drift: closed forms against Monte Carlo estimates, and the sign of gradients at initialization."""
 
 from typing import Any
 

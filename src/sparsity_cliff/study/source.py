@@ -123,7 +123,10 @@ def entries(kind: str) -> dict[str, ast.expr]:
 
 @cache
 def locate(kind: str, function: str) -> tuple[str, str]:
-    """(module, attribute) of what a study file names: an entry of the registry of `kind`, or `module:object`."""
+    """(module, attribute) of a name in a study file: an entry of the registry of `kind`, or `module:object`.
+
+    Raises SourceError for any other name.
+    """
     if ":" in function:
         module, _, attribute = function.partition(":")
         if not all(part.isidentifier() for part in (*module.split("."), attribute)):

@@ -1,4 +1,4 @@
-"""Multi-layer perceptron."""
+"""Multi-layer perceptron (MLP)."""
 
 import math
 from typing import Literal
