@@ -91,12 +91,13 @@ def extended(fresh: Sweep) -> Sweep:
 
 
 def test_a_study_of_foreign_parts_runs_and_reruns_as_built_in_ones_do(extended: Sweep) -> None:
-    extended.snakemake()
+    table = "results/smoke/tables/runs.parquet"
+    extended.snakemake(table)
     runs = {name: f"net.{name}.smoothed.real.s0-1" for name in ("relu", "mine")}
 
     # spec, digest, probes
-    table, about = reader.read(extended.results("traces", f"{runs['mine']}.parquet"))
-    spec, facts = json.loads(about["spec"]), table.to_pandas()
+    rows, about = reader.read(extended.results("traces", f"{runs['mine']}.parquet"))
+    spec, facts = json.loads(about["spec"]), rows.to_pandas()
     assert spec["activation"] == {"name": "mine", "function": "my_lab.acts:MyAct", "beta": 2.0}
     assert (spec["loss"]["share"], spec["data"]["spread"], spec["model"]["way"]) == (0.2, 0.5, "a")
     assert {"my_lab.acts", "my_lab.nets", "my_lab.losses"} <= set(about["code"])
@@ -109,7 +110,7 @@ def test_a_study_of_foreign_parts_runs_and_reruns_as_built_in_ones_do(extended: 
     assert set(status) == {"finished"}
 
     # what re-runs
-    assert "Nothing to be done" in extended.snakemake()
+    assert "Nothing to be done" in extended.snakemake(table)
     extended.edit("my_lab/acts.py", ("z * (beta * z)", "z  *  (beta * z)"))
     assert extended.trained() == set()
     extended.edit("my_lab/acts.py", ("z  *  (beta", "1.5 * z  *  (beta"))

@@ -1509,6 +1509,7 @@ class TestLocal(TestWorkflowsLocalStorageBase):  # type: ignore[misc]
         gc.collect()
 
 
+@pytest.mark.large
 class TestDebug(TestLocal):
     def get_executor_settings(self) -> ExecutorSettings:
         return ExecutorSettings(backend="debug")

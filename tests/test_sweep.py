@@ -93,21 +93,38 @@ def test_figures_and_analysis_need_no_torch(finished: Sweep, tmp_path: Path, mon
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked" / "sitecustomize.py").write_text(NO_TORCH)  # Python imports it when it starts
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "blocked"))
-    for part in ("tables", "figures"):
-        for path in finished.results(part).iterdir():
-            if path.stem != "theory":  # its table does need torch, and no traces
-                path.unlink()
-    done = finished.snakemake()
-    assert {rule for rule, _ in jobs(done)} == {
-        "collect", "analyze_cliff", "analyze_drift", "analyze_layers", "draw"
-    }  # fmt: skip
+    tables = [path for path in finished.results("tables").iterdir() if path.stem != "theory"]  # which does need torch
+    for path in tables:
+        path.unlink()
+    done = finished.snakemake(*(str(path.relative_to(finished.folder)) for path in tables))
+    assert {rule for rule, _ in jobs(done)} == {"collect", "analyze_cliff", "analyze_drift", "analyze_layers"}
+    draw_all(finished)
+
+
+def draw_all(sweep: Sweep) -> None:
+    """Draw every figure of a sweep from its tables, in one process of its own."""
+    command = [sys.executable, "-c", DRAW_ALL, str(sweep.results())]
+    done = subprocess.run(command, cwd=sweep.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+DRAW_ALL = """
+import sys
+from pathlib import Path
+from sparsity_cliff import figures
+results = Path(sys.argv[1])
+for name, entry in figures.FIGURES.items():
+    tables = [results / "tables" / f"{table}.parquet" for table in entry.tables]
+    outputs = [results / "figures" / f"{name}.{kind}" for kind in ("pdf", "png")]
+    figures.draw(name, tables, outputs, "f" * 64)
+"""
 
 
 # ------------------------------------------------------------------------------------------ determinism
 
 
 def test_one_job_at_a_time_gives_the_same_traces_bit_for_bit(finished: Sweep, fresh: Sweep) -> None:
-    runs = [RUN, "resnet.relu.cross_entropy.real.s0-1", "vit.topk_80.cross_entropy.real.s0-1"]
+    runs = [RUN, "vit.topk_80.cross_entropy.real.s0-1"]
     fresh.snakemake(*(f"results/smoke/traces/{run}.parquet" for run in runs), cores=1)
     for run in runs:
         first, second = (contents(sweep.results("traces", f"{run}.parquet")) for sweep in (finished, fresh))
@@ -133,7 +150,8 @@ def test_more_probes_change_no_other_number(finished: Sweep) -> None:
 
 def test_a_diverged_run_is_a_result(finished: Sweep) -> None:
     finished.edit("study.yaml", ("lr: 1e-3}\n    steps: 20", "lr: 1.0e+30}\n    steps: 20"))
-    finished.snakemake()
+    finished.snakemake(*(f"results/smoke/tables/{path.name}" for path in finished.results("tables").iterdir()))
+    draw_all(finished)
     runs = pd.read_parquet(finished.results("tables", "runs.parquet"))
     lost = runs[(runs["architecture"] == "mlp") & (runs["activation"] == "relu")]
     assert (lost["status"] == "diverged").all()
@@ -148,7 +166,9 @@ def test_one_failing_run_stops_no_other(fresh: Sweep) -> None:
     fresh.edit(
         "src/sparsity_cliff/networks/activations.py", ("return nn.Tanh()", 'raise RuntimeError("no tanh today")')
     )
-    output = fresh.snakemake("--keep-going", check=False)
+    cells = ("relu.cross_entropy", "tanh.cross_entropy", "topk_80.cross_entropy", "gelu.mse")
+    traces = [f"results/smoke/traces/mlp.{cell}.real.s0-1.parquet" for cell in cells]
+    output = fresh.snakemake("--keep-going", *traces, check=False)
     log = "results/smoke/logs/train/mlp.tanh.cross_entropy.real.s0-1.log"
     assert f"error: RuntimeError: no tanh today (log: {log})" in output
     assert "Traceback" in (fresh.folder / log).read_text()
@@ -157,31 +177,36 @@ def test_one_failing_run_stops_no_other(fresh: Sweep) -> None:
 
 
 def test_an_interrupted_run_resumes_and_ends_bit_for_bit_as_if_never_interrupted(fresh: Sweep) -> None:
-    fresh.edit("study.yaml", ("    steps: 20", "    steps: 1500"), ("every: 10", "every: 500"))
+    fresh.edit("study.yaml", ("    steps: 20", "    steps: 4000"), ("every: 10", "every: 2000"))
     trace, log = fresh.results("traces", f"{RUN}.parquet"), fresh.results("logs", "train", f"{RUN}.log")
     target = str(trace.relative_to(fresh.folder))
     fresh.snakemake(target)
     reference = contents(trace)
-    command = fresh.command("--cores", "1", target)
+    trace.unlink()
     for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
-        trace.unlink()
-        log.unlink()
-        sweep = subprocess.Popen(command, cwd=fresh.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        deadline = time.monotonic() + 120
-        while not (log.exists() and "steps/s" in log.read_text()):
-            assert time.monotonic() < deadline
-            assert sweep.poll() is None, sweep.communicate()[0]
-            time.sleep(0.05)
-        (trainer,) = (int(pid) for pid in _children(sweep.pid) if "train.py" in _command(pid))
-        os.kill(trainer, number)
-        output, _ = sweep.communicate(timeout=60)
-        assert sweep.returncode != 0, output
-        assert "stopped on request: state saved in" in log.read_text()
+        interrupt(fresh, target, log, number)
         assert not trace.exists()
-        fresh.snakemake(target)
-        assert "resuming at seed" in log.read_text()
-        assert not fresh.results("checkpoints").exists()
-        pd.testing.assert_frame_equal(contents(trace), reference, check_exact=True)
+    fresh.snakemake(target)
+    assert "resuming at seed" in log.read_text()
+    assert not fresh.results("checkpoints").exists()
+    pd.testing.assert_frame_equal(contents(trace), reference, check_exact=True)
+
+
+def interrupt(sweep: Sweep, target: str, log: Path, number: signal.Signals) -> None:
+    """Start the training of a trace, and send its process a signal once it trains."""
+    log.unlink(missing_ok=True)
+    command = sweep.command("--cores", "1", target)
+    process = subprocess.Popen(command, cwd=sweep.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "steps/s" in log.read_text()):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    (trainer,) = (int(pid) for pid in _children(process.pid) if "train.py" in _command(pid))
+    os.kill(trainer, number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0, output
+    assert "stopped on request: state saved in" in log.read_text()
 
 
 def _children(pid: int) -> list[str]:
