@@ -29,7 +29,7 @@ WORKERS ?= $(shell expr $(CORES) + 1)
 
 test: .venv/installed slurm  ## run the whole suite, with linters and types, and print its coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal
+	COVER=yes $(BIN)/pytest -n $(WORKERS) --dist worksteal
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sysconfig
+from pathlib import Path
 
 import pytest
 import shared
@@ -16,6 +18,18 @@ pytest_plugins = ["cluster", "forked", "sweeps"]
 def pytest_configure(config: pytest.Config) -> None:
     if shared.open_folder():
         config.add_cleanup(shared.close_folder)
+        if "COVER" in os.environ:
+            cover(config)
+
+
+def cover(config: pytest.Config) -> None:
+    """Let every Python process from now on, workers first, execute cover.py when it starts."""
+    starter = Path(sysconfig.get_path("purelib")) / "sparsity_cliff_tests.pth"
+    starter.write_text('import os; exec(os.environ.get("COVER_CODE", ""), {})\n')
+    config.add_cleanup(lambda: starter.unlink(missing_ok=True))
+    os.environ["COVER_CODE"] = Path(__file__).with_name("cover.py").read_text()
+    os.environ["COVER_CONFIG"] = str(config.rootpath / "pyproject.toml")
+    os.environ.setdefault("COVERAGE_FILE", str(config.rootpath / ".coverage"))
 
 
 LONG = ({"slurm", "slurm_accounting", "slurm_factory"}, {"finished", "fresh"})

@@ -133,7 +133,7 @@ def test_snakemake_trains_what_edited_code_made_stale(finished: Sweep) -> None:
             "        x = x + self.attention",
             "        # a comment\n        x = x  +  self.attention",
         ),
-        ("networks/models/vit.py", '"""Multi-head self-attention over all tokens."""', '"""Other words."""'),
+        ("networks/models/vit.py", '"""Vision transformer (', '"""Other words ('),
         ("networks/activations.py", "return Squared(nn.GELU(), clip)", "return Squared(nn.GELU(), 2)"),  # nobody's here
         ("training/optimizers.py", "betas=(beta1, beta2), weight_decay=weight_decay)\n\n\ndef muon", None),
     ],

@@ -51,7 +51,8 @@ EVERYDAY = "intel" if CAN_BE_INTEL else "oldest"
 
 def run_at(level: str, folder: Path, *files: Path) -> subprocess.CompletedProcess[str]:
     """The tests marked `numerical` of these files, in a process at that level."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")} | LEVELS[level]
+    dropped = re.compile("PYTEST_|COVER")  # what these tests cover was measured without them
+    environment = {key: value for key, value in os.environ.items() if not dropped.match(key)} | LEVELS[level]
     if level == "intel":
         environment["LD_PRELOAD"] = str(folder.with_name("intel.so"))
         environment["OTHER_THAN"] = product()

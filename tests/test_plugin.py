@@ -1493,6 +1493,7 @@ def test_the_debug_backend_runs_one_job_after_another(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # Snakemake's, and those of what it uses
 class TestLocal(TestWorkflowsLocalStorageBase):  # type: ignore[misc]
     __test__ = True
+    test_group_workflow = pytest.mark.large(TestWorkflowsLocalStorageBase.test_group_workflow)
 
     @pytest.fixture(autouse=True)
     def here(self) -> Iterator[None]:

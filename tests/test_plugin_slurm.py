@@ -69,7 +69,8 @@ def test_jobs_with_other_resources_share_no_array(slurm: Cluster, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("settings", "sizes"), [({"array_size": 2}, [1, 2]), ({"array_size": 1}, [1] * 3), ({}, [1, 2])]
+    ("settings", "sizes"),
+    [({"array_size": 2}, [1, 2]), pytest.param({"array_size": 1}, [1] * 3, marks=pytest.mark.large), ({}, [1, 2])],
 )
 def test_arrays_are_cut_to_the_settings_and_the_clusters_size(
     slurm_factory: Callable[..., Cluster], tmp_path: Path, settings: dict[str, int], sizes: list[int]
@@ -285,6 +286,7 @@ rule work:
     assert flow.outputs() == {"b": "3\n"}
 
 
+@pytest.mark.large
 def test_what_ended_under_old_params_while_nobody_looked_runs_again(slurm: Cluster, tmp_path: Path) -> None:
     flow = Flow(tmp_path / "flow", WORD, slurm)
     process = flow.start("--config", "jobs=1", "seconds=2")
@@ -366,7 +368,7 @@ def command_of(flow: Flow, name: str) -> psutil.Process:
     return next(p for p in found if (p.info["cmdline"] or ["", ""])[1:3] == ["resumable.py", f"out/{name}.txt"])
 
 
-@pytest.mark.parametrize("whole_group", [False, True])
+@pytest.mark.parametrize("whole_group", [False, pytest.param(True, marks=pytest.mark.large)])
 def test_a_job_killed_with_sigkill_is_reported_and_retried_once_per_retry(
     slurm: Cluster, tmp_path: Path, whole_group: bool
 ) -> None:
@@ -392,7 +394,7 @@ def test_retries_count_once(slurm: Cluster, tmp_path: Path) -> None:
     assert flow.starts() == Counter({"0": 3})
 
 
-@pytest.mark.parametrize("accounting", [False, True])
+@pytest.mark.parametrize("accounting", [pytest.param(False, marks=pytest.mark.large), True])
 def test_scancel_by_hand_is_reported_as_such(accounting: bool, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     cluster: Cluster = request.getfixturevalue("slurm_accounting" if accounting else "slurm")
     flow = Flow(tmp_path / "flow", RESUMABLE, cluster)
@@ -879,6 +881,7 @@ class TestPublic(TestWorkflowsLocalStorageBase):  # type: ignore[misc]
     """The workflows that Snakemake ships for executor plugins."""
 
     __test__ = True
+    test_group_workflow = pytest.mark.large(TestWorkflowsLocalStorageBase.test_group_workflow)
 
     @pytest.fixture(autouse=True)
     def cluster(self, slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
