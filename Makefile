@@ -24,8 +24,8 @@ report: sweep  ## one HTML page with every figure, its caption, and its provenan
 runs: .venv/installed  ## print the run table and why each run would train
 	$(BIN)/sparsity-cliff runs $(STUDY)
 
-# one worker more than cores, because the tests with SLURM mostly wait
-WORKERS ?= $(shell expr $(CORES) + 1)
+# two workers more than cores, because the tests with SLURM mostly wait
+WORKERS ?= $(shell expr $(CORES) + 2)
 
 test: .venv/installed slurm  ## run the whole suite, with linters and types, and print its coverage
 	$(BIN)/coverage erase

@@ -32,14 +32,27 @@ def cover(config: pytest.Config) -> None:
     os.environ.setdefault("COVERAGE_FILE", str(config.rootpath / ".coverage"))
 
 
-LONG = ({"slurm", "slurm_accounting", "slurm_factory"}, {"finished", "fresh"})
+SLURM = {"slurm", "slurm_accounting", "slurm_factory"}
+SWEEPS = {"finished", "fresh"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with SLURM, which mostly wait, first; then those with Snakemake: a long one at the end would run alone."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each worker begins with long tests: the last one with sweeps, the others with SLURM, which mostly wait.
 
-    def place(item: pytest.Item) -> int:
-        used = set(getattr(item, "fixturenames", ()))
-        return next((i for i, fixtures in enumerate(LONG) if used & fixtures), len(LONG))
+    At first, pytest-xdist gives each worker an equal part of the list. Later, idle workers take over others' tests.
+    """
 
-    items.sort(key=place)
+    def those_with(fixtures: set[str]) -> list[pytest.Item]:
+        return [item for item in items if fixtures & set(getattr(item, "fixturenames", ()))]
+
+    sweeps = those_with(SWEEPS)
+    slurm = [item for item in those_with(SLURM) if item not in sweeps]
+    workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    parts = [slurm[i :: workers - 1] for i in range(workers - 1)] + [sweeps if workers > 1 else slurm + sweeps]
+    others = [item for item in items if item not in {*sweeps, *slurm}]
+    size = len(items) // workers
+    for part in parts[:-1]:
+        missing = size - len(part)
+        part += others[:missing]
+        del others[:missing]
+    items[:] = [item for part in [*parts, others] for item in part]

@@ -49,7 +49,7 @@ class Forked:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
-            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+            env={key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "COVER_CODE")},
         )
         assert self._answer(120) == {"ready": True}
 
@@ -154,6 +154,7 @@ def become(request: dict[str, Any], registry: Any) -> None:
     os.setsid()
     os.environ.clear()
     os.environ.update(request["env"])
+    exec(os.environ.get("COVER_CODE", ""), {})  # cover.py, which a fresh process executes when it starts
     output = os.open(request["output"], os.O_RDWR | os.O_APPEND)
     null = os.open(os.devnull, os.O_RDONLY)
     for old, new in ((null, 0), (output, 1), (output, 2)):

@@ -208,8 +208,17 @@ def test_a_block_of_seeds_equals_its_seeds_alone(axis: str) -> None:
     assert alone[0]["facts"] != alone[1]["facts"]
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model", names("model"))
+SLOWEST = ("mpsenet", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("model", "precision"),
+    [
+        pytest.param(model, precision, marks=[pytest.mark.large] if (model, precision) == SLOWEST else [])
+        for model in names("model")
+        for precision in ("float32", "bfloat16")
+    ],
+)
 def test_what_is_measured_changes_no_other_number(model: str, precision: str) -> None:
     def facts(groups: list[str], every: int = 4) -> set[Any]:
         return set(train(make_spec(model, measure=groups, every=every, precision=precision))["facts"])
