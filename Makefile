@@ -30,7 +30,8 @@ WORKERS ?= $(shell expr $(CORES) + 2)
 test: .venv/installed slurm  ## run the whole suite, with linters and types, and print its coverage
 	$(BIN)/coverage erase
 	COVER=yes $(BIN)/pytest -n $(WORKERS) --dist worksteal
-	$(BIN)/coverage combine --quiet
+	PYTHONWARNINGS=ignore $(BIN)/coverage combine --quiet  # it warns of what a killed process left
+	rm -f .coverage.*
 	$(BIN)/coverage report
 
 test-large: .venv/installed slurm  ## run the suite's tests at full size, an hour or more

@@ -23,6 +23,7 @@ class StartCoverage:
             os.environ.pop("COVERAGE_PROCESS_START", None)  # or child processes would start at once
 
 
-# Snakemake starts another Snakemake for each job, which runs nothing of ours that the first one has not run
-if "--target-jobs" not in sys.orig_argv:
+# Snakemake starts another Snakemake for each job, which runs nothing of ours that the first one has not run, and a
+# script, whose work other tests do in their own process
+if "--target-jobs" not in sys.orig_argv and not any("/.snakemake/scripts/" in word for word in sys.orig_argv):
     sys.meta_path.insert(0, StartCoverage())

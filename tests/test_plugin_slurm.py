@@ -213,7 +213,7 @@ def test_a_controller_killed_ten_times_loses_nothing_and_runs_nothing_twice(slur
     assert Counter(job.state for job in slurm.jobs()) == Counter(COMPLETED=12)
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.large), "after"])
 def test_a_controller_killed_around_sbatch_submits_nothing_twice(slurm: Cluster, tmp_path: Path, moment: str) -> None:
     """Killed while sbatch runs: it goes on alone, and nobody hears which id it got."""
     flow = Flow(tmp_path / "flow", SHORT, slurm)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import needs_pesq
+from small import dataset, needs_pesq
 
 from sparsity_cliff.data import quality
 from sparsity_cliff.data.errors import DataError
@@ -127,6 +127,20 @@ def test_the_data_stage_writes_speech_that_training_reads(tmp_path: Path) -> Non
 
 
 @needs_pesq
+def test_random_speech_is_independent_white_noise_at_20_db_below_full_scale() -> None:
+    data = dataset("speech")
+    first, again, other = (data.randomized(seed) for seed in (0, 0, 1))
+    signals = [getattr(first, f"{name}_{part}").double() for part in ("train", "test") for name in ("noisy", "clean")]
+    for signal in signals:
+        n, level = len(signal), 32767 * 10 ** (-20 / 20)
+        assert abs(signal.square().mean().sqrt() / level - 1) < 4 / (2 * n) ** 0.5  # standard error of an RMS
+        assert abs((signal[1:] * signal[:-1]).mean() / level**2) < 4 / n**0.5  # white
+    assert abs((signals[0] * signals[1]).mean() / level**2) < 4 / len(signals[0]) ** 0.5  # independent
+    assert torch.equal(first.noisy_train, again.noisy_train)
+    assert not torch.equal(first.noisy_train, other.noisy_train)
+    assert torch.equal(first.ends_train, data.ends_train)
+
+
 def test_a_silent_output_has_no_pesq_and_silence_no_stoi() -> None:
     signal = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
     assert "pesq" not in quality.scores(torch.zeros(1, 16_000), signal)

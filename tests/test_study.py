@@ -347,6 +347,31 @@ def test_a_command_line_names_one_readable_study(
     assert not (project / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--configfile bad.yaml", "bad.yaml: line 2: not valid YAML ("),
+        ("--cores 2 --configfiles bad.yaml -n", "bad.yaml: line 2: not valid YAML ("),
+        ("--configfile study.yaml bad.yaml", "--configfile: a study is one file; got study.yaml, bad.yaml"),
+        ("-C a=1", "--config: a study is one file; change a copy of it and use --configfile COPY"),
+        ("--configfile study.yaml --cores 2", ""),
+        ("--cores 2", ""),  # the Snakefile reads config.yaml
+    ],
+)
+def test_a_profile_checks_the_study_before_snakemake_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("study.yaml").write_text(DEFAULT)
+    for name in ("bad.yaml", "config.yaml"):
+        Path(name).write_text("study: 3\nx: y: z\n")
+    if not says:
+        reading.check(arguments.split())
+        return
+    with pytest.raises(SystemExit, match=re.escape(f"error: {says}")):
+        reading.check(arguments.split())
+
+
 @pytest.mark.parametrize("given", [False, True], ids=["config.yaml", "--configfile"])
 def test_what_runs_is_what_our_reader_reads(project: Path, forked: Forked, given: bool) -> None:
     """Snakemake's reader takes 1e3 for a text, and quietly takes the second of two documents' worth of `[0]`."""

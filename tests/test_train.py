@@ -113,7 +113,14 @@ def test_the_loop_is_gradient_descent(model: str, loss: str) -> None:
         assert value(facts, "loss@test", None, step) == pytest.approx(expected, rel=tolerance)
 
 
-@pytest.mark.parametrize(("model", "optimizer"), valid_pairs())
+#: MP-SENet's trainings take longest, and no optimizer knows the architecture.
+PAIRS = [
+    pytest.param(model, optimizer, marks=[pytest.mark.large] if model == "mpsenet" and optimizer != "adamw" else [])
+    for model, optimizer in valid_pairs()
+]
+
+
+@pytest.mark.parametrize(("model", "optimizer"), PAIRS)
 def test_training_learns(model: str, optimizer: str) -> None:
     options = {"lr": 0.01} if optimizer != "sgd" else {"lr": 0.05, "momentum": 0.9}
     spec = make_spec(model, steps=60, every=60, measure=[], optimizer=entry("optimizer", optimizer, **options))
@@ -298,7 +305,7 @@ def test_an_interrupted_run_ends_with_the_same_trace(
     assert contents(interrupted(tmp_path / "parts", spec, number, monkeypatch)) == expected
 
 
-@pytest.mark.parametrize(("model", "optimizer"), valid_pairs())
+@pytest.mark.parametrize(("model", "optimizer"), PAIRS)
 def test_every_optimizer_and_architecture_resumes(
     tmp_path: Path, model: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
