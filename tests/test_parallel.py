@@ -130,7 +130,7 @@ def test_one_process_is_a_group_of_its_own_that_changes_nothing() -> None:
 def test_stops_and_deaths_of_ranks_change_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """With noise, so that each rank's stream must go on where it was; a stop, a killed rank 1, a killed rank 0."""
     noisy = entry("activation", "noisy_relu")
-    spec = spec_of("mlp", 2, activation=noisy, optimizer=entry("optimizer", "adam"), steps=200, every=100)
+    spec = spec_of("mlp", 2, activation=noisy, optimizer=entry("optimizer", "adam"), steps=80, every=40)
     expected = run(tmp_path / "whole", spec)
     parts = tmp_path / "parts"
     thread = once_saved(parts, lambda: os.kill(os.getpid(), signal.SIGTERM))
