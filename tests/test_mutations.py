@@ -31,11 +31,12 @@ VALUES = r"""
 """.replace("\n", " ").split(" ")  # ¤ is a blank
 VALUES = [text.replace("¤", " ") for text in VALUES if text]
 VALUES += [f"'{'n' * 240}'", "n" * 61, "n" * 60, "9" * 5000, "[" * 500]
+MARK: Callable[[str, random.Random], str] = lambda text, _: f"\ufeff{text}"  # noqa: E731 - first in a file, or invalid
 # What changes the text and not its meaning.
 NEUTRAL: list[Callable[[str, random.Random], str]] = [
     lambda text, _: f"# a comment\n{text}",
     lambda text, _: text.replace("\n", "\r\n"),
-    lambda text, _: f"\ufeff{text}",
+    MARK,
     lambda text, _: f"---\n{text}...\n",
     lambda text, _: re.sub(r"\b20\b", "2e1", text),
     lambda text, _: re.sub(r"\b10\b", "10.0", text),
@@ -147,7 +148,7 @@ def mutations(count: int, seed: int) -> list[tuple[str, bytes]]:
         kind = chance.choice(["tree"] * 6 + ["text"] * 3 + ["neutral"])
         if kind == "neutral":
             text = DEFAULT
-            for change in chance.sample(NEUTRAL[:8], 2):
+            for change in sorted(chance.sample(NEUTRAL[:8], 2), key=lambda change: change is MARK):
                 text = change(text, chance)
             found.append(
                 (kind, chance.choice([text, NEUTRAL[8](DEFAULT, chance), NEUTRAL[9](DEFAULT, chance)]).encode())
