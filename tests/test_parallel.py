@@ -155,7 +155,7 @@ def test_stops_and_deaths_of_ranks_change_nothing(tmp_path: Path, capfd: pytest.
     shutil.copytree(parts / "checkpoints", tmp_path / "damaged" / "checkpoints")
     capfd.readouterr()
     assert run(parts, spec) == expected
-    assert "resuming at seed 1, step " in capfd.readouterr().out
+    assert "resuming at seed 0, step " in capfd.readouterr().out
     assert not (parts / "checkpoints").exists()
 
     # what one rank cannot use, none does: rank 0 alone would resume and wait for the other's earlier steps

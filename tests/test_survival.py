@@ -283,5 +283,5 @@ def test_a_full_disk_ends_no_run_that_can_go_on_and_loses_nothing(
     filler.unlink()
     capsys.readouterr()
     train_run(**arguments(disk, spec))
-    assert "resuming at seed 1, step 6" in capsys.readouterr().out
+    assert "resuming at seed 0, step 6" in capsys.readouterr().out
     assert contents(trace(disk)) == contents(trace(tmp_path / "whole"))

@@ -465,7 +465,7 @@ def test_an_undamaged_state_that_is_saved_again_is_used(
     (path,) = tmp_path.rglob("state.pt")
     damaged(path, lambda state: None)
     assert contents(run(tmp_path, noisy_spec())) == half_way[1]
-    assert "small  resuming at seed 2, step 6" in capsys.readouterr().out.splitlines()
+    assert "small  resuming at seed 1, step 6" in capsys.readouterr().out.splitlines()
 
 
 def test_both_optimizers_of_muon_are_looked_at(
@@ -539,7 +539,7 @@ def test_a_folder_in_place_of_the_checkpoint_is_set_aside_and_never_deleted(
     assert f"small  {path}: not a checkpoint (not a file): not used, starting from scratch" in capsys.readouterr().out
     assert path.is_file()
     assert contents(run(tmp_path / "parts", spec)) == expected  # and go on from there
-    assert "resuming at seed 1, step 6" in capsys.readouterr().out
+    assert "resuming at seed 0, step 6" in capsys.readouterr().out
     assert os.listdir(path.parent) == ["state.pt.1"]
     assert os.listdir(path.with_name("state.pt.1")) == ["thesis.tex"] * filled
 

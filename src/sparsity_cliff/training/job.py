@@ -143,7 +143,7 @@ class Job:
         except Exception as error:
             problem = self._unfit(error)
         self._agree(problem)
-        self.log(f"resuming at seed {len(self.done) + 1}, step {state['step']}")
+        self.log(f"resuming at seed {self._spec.seeds[len(self.done)]}, step {state['step']}")
 
     def start_afresh(self, error: UnfitError) -> None:
         """Log that a checkpoint cannot be used, and forget what was read from it."""
