@@ -6,7 +6,7 @@ import json
 import pandas as pd
 import pytest
 import yaml
-from sweeps import Sweep
+from sweeps import TABLES, Sweep
 
 from sparsity_cliff.traces import reader
 
@@ -91,13 +91,13 @@ def extended(fresh: Sweep) -> Sweep:
 
 
 def test_a_study_of_foreign_parts_runs_and_reruns_as_built_in_ones_do(extended: Sweep) -> None:
-    table = "results/smoke/tables/runs.parquet"
-    extended.snakemake(table)
+    extended.snakemake(*TABLES)
+    extended.draw_all()
     runs = {name: f"net.{name}.smoothed.real.s0-1" for name in ("relu", "mine")}
 
     # spec, digest, probes
-    rows, about = reader.read(extended.results("traces", f"{runs['mine']}.parquet"))
-    spec, facts = json.loads(about["spec"]), rows.to_pandas()
+    table, about = reader.read(extended.results("traces", f"{runs['mine']}.parquet"))
+    spec, facts = json.loads(about["spec"]), table.to_pandas()
     assert spec["activation"] == {"name": "mine", "function": "my_lab.acts:MyAct", "beta": 2.0}
     assert (spec["loss"]["share"], spec["data"]["spread"], spec["model"]["way"]) == (0.2, 0.5, "a")
     assert {"my_lab.acts", "my_lab.nets", "my_lab.losses"} <= set(about["code"])
@@ -110,7 +110,7 @@ def test_a_study_of_foreign_parts_runs_and_reruns_as_built_in_ones_do(extended: 
     assert set(status) == {"finished"}
 
     # what re-runs
-    assert "Nothing to be done" in extended.snakemake(table)
+    assert "Nothing to be done" in extended.snakemake(*TABLES)
     extended.edit("my_lab/acts.py", ("z * (beta * z)", "z  *  (beta * z)"))
     assert extended.trained() == set()
     extended.edit("my_lab/acts.py", ("z  *  (beta", "1.5 * z  *  (beta"))

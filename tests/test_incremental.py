@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from sweeps import DEFAULT, Sweep, copy_project, jobs
+from sweeps import DEFAULT, TABLES, Sweep, copy_project, jobs
 
 from sparsity_cliff.figures import FIGURES as ENTRIES
 from sparsity_cliff.study import digests
@@ -222,8 +222,7 @@ def test_a_new_activation_trains_only_its_runs(finished: Sweep) -> None:
 
 def test_removing_an_activation_leaves_no_stale_row(finished: Sweep) -> None:
     finished.edit("study.yaml", ("activations: [relu, tanh, topk_80]", "activations: [relu, tanh]"))
-    tables = [str(path.relative_to(finished.folder)) for path in finished.results("tables").glob("*.parquet")]
-    done = finished.snakemake(*tables)
+    done = finished.snakemake(*TABLES)
     assert {rule for rule, _ in jobs(done)} == (DOWNSTREAM | {"analyze_theory"}) - {"draw"}
     for table in finished.results("tables").glob("*.parquet"):
         text = pd.read_parquet(table).to_csv()

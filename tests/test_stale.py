@@ -399,10 +399,10 @@ def test_a_damaged_or_foreign_trace_is_trained_again_and_nothing_else(finished: 
     assert "not a readable trace" in why[torn.stem]
     assert f"{flipped.name}: " in why[flipped.stem]
     assert "this is the trace of vit.tanh.cross_entropy.real.s0-1, not of vit.relu" in why[foreign.stem]
-    done = finished.snakemake(*(str(path.relative_to(finished.folder)) for path in (torn, foreign)))
-    assert jobs(done) == {("train", torn.stem), ("train", foreign.stem)}
-    assert finished.trained() == to_train(finished) == {flipped.stem, empty.stem}
-    for path in (torn, foreign):
+    done = finished.snakemake(*(str(path.relative_to(finished.folder)) for path in files))
+    assert jobs(done) == {("train", run) for run in damaged}
+    assert finished.trained() == set() == to_train(finished)
+    for path in files:
         trained, before = (
             reader.read(folder / path.name)[0].to_pandas()
             for folder in (path.parent, pristine / "results" / "smoke" / "traces")

@@ -13,6 +13,7 @@ from forked import Forked
 from hypothesis import given
 from hypothesis import strategies as st
 from sweeps import DEFAULT, copy_project
+from test_mutations import SECONDS
 
 from sparsity_cliff.study import reading, source, structure, table
 from sparsity_cliff.study.options import CALLED, convert, options_of
@@ -306,17 +307,22 @@ def test_what_is_no_study_gets_one_clear_line(tmp_path: Path, what: str) -> None
     [
         UNREADABLE["binary"][0],
         UNREADABLE["bomb of merges"][0],
+        UNREADABLE["bomb of aliases"][0],
+        UNREADABLE["nested lists"][0],
+        DEFAULT.replace("seeds: [0-1]", "seeds: [0-20000000]"),
         DEFAULT.replace("steps: 20", "step: 20"),
         DEFAULT.replace("{function: gelu}", "{function: 'my_lab.acts:MyAct'}"),
     ],
-    ids=["no text", "bomb", "unknown key", "object that is not there"],
+    ids=["no text", "merges", "aliases", "nesting", "seeds", "unknown key", "object that is not there"],
 )
 def test_both_commands_print_that_line_and_start_nothing(project: Path, forked: Forked, content: str | bytes) -> None:
     line = line_of(project, content)
     status, output = forked.run(project, "--configfile", "study.yaml", "--cores", "1", timeout=30)
+    seconds = [forked.cpu]
     lines = [text for text in output.splitlines() if text and not text.startswith("Using workflow specific profile")]
     assert (status, lines) == (1, [f"error: {line}"])
     assert forked.cli(project, "runs", "study.yaml", timeout=30) == (1, f"error: {line}\n")
+    assert max(*seconds, forked.cpu) < SECONDS
     assert not (project / "results").exists()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from sweeps import Sweep, jobs
+from sweeps import TABLES, Sweep, jobs
 
 from sparsity_cliff.figures import FIGURES
 from sparsity_cliff.study import table
@@ -93,38 +93,26 @@ def test_figures_and_analysis_need_no_torch(finished: Sweep, tmp_path: Path, mon
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked" / "sitecustomize.py").write_text(NO_TORCH)  # Python imports it when it starts
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "blocked"))
-    for name in ("facts", "cliff"):
-        finished.results("tables", f"{name}.parquet").unlink()
-    done = finished.snakemake("results/smoke/tables/cliff.parquet")
-    assert {rule for rule, _ in jobs(done)} == {"collect", "analyze_cliff"}
-    draw_all(finished)
-
-
-def draw_all(sweep: Sweep) -> None:
-    """Draw every figure of a sweep from its tables, in one process of its own that has imported the analysis, too."""
-    command = [sys.executable, "-c", DRAW_ALL, str(sweep.results())]
-    done = subprocess.run(command, cwd=sweep.folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-DRAW_ALL = """
-import sys
-from pathlib import Path
-from sparsity_cliff import figures
-from sparsity_cliff.analysis import cliff, collect, drift, gradients, means, points, sparsity, spikes, weights
-results = Path(sys.argv[1])
-for name, entry in figures.FIGURES.items():
-    tables = [results / "tables" / f"{table}.parquet" for table in entry.tables]
-    outputs = [results / "figures" / f"{name}.{kind}" for kind in ("pdf", "png")]
-    figures.draw(name, tables, outputs, "f" * 64)
-"""
+    for path in finished.results("tables").iterdir():
+        if path.stem != "theory":  # which does need torch, and no traces
+            path.unlink()
+    done = finished.snakemake(*TABLES)
+    assert {rule for rule, _ in jobs(done)} == {"collect", "analyze_cliff", "analyze_drift", "analyze_layers"}
+    finished.draw_all()
 
 
 # ------------------------------------------------------------------------------------------ determinism
 
 
-def test_one_job_at_a_time_gives_the_same_traces_bit_for_bit(finished: Sweep, fresh: Sweep) -> None:
-    runs = ["vit.topk_80.cross_entropy.real.s0-1"]
+@pytest.mark.parametrize(
+    "runs",
+    [
+        ["vit.topk_80.cross_entropy.real.s0-1"],
+        pytest.param([RUN, "resnet.relu.cross_entropy.real.s0-1"], marks=pytest.mark.large),
+    ],
+    ids=["vit", "mlp and resnet"],
+)
+def test_one_job_at_a_time_gives_the_same_traces_bit_for_bit(finished: Sweep, fresh: Sweep, runs: list[str]) -> None:
     fresh.snakemake(*(f"results/smoke/traces/{run}.parquet" for run in runs), cores=1)
     for run in runs:
         first, second = (contents(sweep.results("traces", f"{run}.parquet")) for sweep in (finished, fresh))
@@ -153,8 +141,8 @@ def test_a_diverged_run_is_a_result(finished: Sweep) -> None:
     config = yaml.safe_load(text)
     config["grid"] = [block for block in config["grid"] if block["architectures"] != ["mlp"]]
     (finished.folder / "study.yaml").write_text(yaml.safe_dump(config))
-    finished.snakemake(*(f"results/smoke/tables/{path.name}" for path in finished.results("tables").iterdir()))
-    draw_all(finished)
+    finished.snakemake(*TABLES)
+    finished.draw_all()
     runs = pd.read_parquet(finished.results("tables", "runs.parquet"))
     lost = runs[(runs["architecture"] == "mlp") & (runs["activation"] == "relu")]
     assert (lost["status"] == "diverged").all()
@@ -180,13 +168,13 @@ def test_one_failing_run_stops_no_other(fresh: Sweep) -> None:
 
 
 def test_an_interrupted_run_resumes_and_ends_bit_for_bit_as_if_never_interrupted(fresh: Sweep) -> None:
-    fresh.edit("study.yaml", ("    steps: 20", "    steps: 3000"), ("every: 10", "every: 1500"))
+    fresh.edit("study.yaml", ("    steps: 20", "    steps: 4000"), ("every: 10", "every: 2000"))
     trace, log = fresh.results("traces", f"{RUN}.parquet"), fresh.results("logs", "train", f"{RUN}.log")
     target = str(trace.relative_to(fresh.folder))
     fresh.snakemake(target)
     reference = contents(trace)
     trace.unlink()
-    for number in (signal.SIGUSR2, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
         interrupt(fresh, target, log, number)
         assert not trace.exists()
     fresh.snakemake(target)
