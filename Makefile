@@ -24,18 +24,15 @@ report: sweep  ## one HTML page with every figure, its caption, and its provenan
 runs: .venv/installed  ## print the run table and why each run would train
 	$(BIN)/sparsity-cliff runs $(STUDY)
 
-# two workers more than cores, because the tests with SLURM mostly wait
-WORKERS ?= $(shell expr $(CORES) + 2)
+# three workers more than cores, because the tests with SLURM mostly wait
+WORKERS ?= $(shell expr $(CORES) + 3)
 
 test: .venv/installed slurm  ## run the whole suite, with linters and types, and print its coverage
-	$(BIN)/coverage erase
 	COVER=yes $(BIN)/pytest -n $(WORKERS) --dist worksteal
-	PYTHONWARNINGS=ignore $(BIN)/coverage combine --quiet  # it warns of what a killed process left
-	rm -f .coverage.*
-	$(BIN)/coverage report
+	$(BIN)/slipcover --branch --skip-covered --merge .coverage/*.json --out .coverage/all.json
 
 test-large: .venv/installed slurm  ## run the suite's tests at full size, an hour or more
-	$(BIN)/pytest -m large -n $(CORES) --dist worksteal
+	$(BIN)/pytest -m large -n $(WORKERS) --dist worksteal
 
 slurm:  ## install SLURM for its tests, if it is missing and needs no password
 	@tests/install_slurm.sh
@@ -61,7 +58,7 @@ benchmark: .venv/installed  ## measure overheads (docs/benchmarks.md)
 	$(BIN)/python benchmarks/dry_run.py
 
 clean:  ## remove results and caches, but not the environment
-	rm -rf results/*/ results/*.html .snakemake .pytest_cache .mypy_cache .ruff_cache .coverage*
+	rm -rf results/*/ results/*.html .snakemake .pytest_cache .mypy_cache .ruff_cache .coverage
 
 .venv/installed: requirements.lock requirements-compiled.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; try make PYTHON=python3.11")'

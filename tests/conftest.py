@@ -1,12 +1,15 @@
 """Fixtures for all tests, their order and their surroundings."""
 
+import json
 import os
+import shutil
 import signal
 import sysconfig
 from pathlib import Path
 
 import pytest
 import shared
+from slipcover import Slipcover
 
 os.environ["OMP_NUM_THREADS"] = "1"  # workers are as many as cores: threads would only wait for each other
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
@@ -28,8 +31,12 @@ def cover(config: pytest.Config) -> None:
     starter.write_text('import os; exec(os.environ.get("COVER_CODE", ""), {})\n')
     config.add_cleanup(lambda: starter.unlink(missing_ok=True))
     os.environ["COVER_CODE"] = Path(__file__).with_name("cover.py").read_text()
-    os.environ["COVER_CONFIG"] = str(config.rootpath / "pyproject.toml")
-    os.environ.setdefault("COVERAGE_FILE", str(config.rootpath / ".coverage"))
+    data = config.rootpath / ".coverage"
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir()
+    os.environ |= {"COVER_ROOT": str(config.rootpath), "COVER_DATA": str(data)}
+    nothing = Slipcover(branch=True, source=["src"]).get_coverage()  # of every module, imported or not
+    (data / "nothing.json").write_text(json.dumps(nothing))
 
 
 SLURM = {"slurm", "slurm_accounting", "slurm_factory"}
@@ -37,7 +44,7 @@ SWEEPS = {"finished", "fresh"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each worker begins with long tests: the last one with sweeps, the others with SLURM, which mostly wait.
+    """Half of the workers begin with the tests of SLURM, which mostly wait, and another one with the sweeps.
 
     At first, pytest-xdist gives each worker an equal part of the list. Later, idle workers take over others' tests.
     """
@@ -48,11 +55,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     sweeps = those_with(SWEEPS)
     slurm = [item for item in those_with(SLURM) if item not in sweeps]
     workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
-    parts = [slurm[i :: workers - 1] for i in range(workers - 1)] + [sweeps if workers > 1 else slurm + sweeps]
+    waiting = max(1, workers // 2)
+    parts = [*(slurm[i::waiting] for i in range(waiting)), *([] for _ in range(workers - waiting - 1)), sweeps]
     others = [item for item in items if item not in {*sweeps, *slurm}]
-    size = len(items) // workers
     for part in parts[:-1]:
-        missing = size - len(part)
+        missing = len(items) // workers - len(part)
         part += others[:missing]
         del others[:missing]
     items[:] = [item for part in [*parts, others] for item in part]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import Cluster
+from forked import server
 
 HEADER = "SECONDS = config.get('seconds', 1)\n"
 
@@ -67,12 +68,16 @@ class Flow:
 
     def run(self, *arguments: str, check: bool = True, timeout: float = 300, **settings: Any) -> str:
         """Run Snakemake; its output. With check, it must succeed, else it must fail."""
-        done = subprocess.run(
-            self.command(*arguments, **settings),
-            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout,
-        )  # fmt: skip
-        output = done.stdout + done.stderr
-        assert (done.returncode == 0) == check, output + self.logs()
+        _, option, what, *options = self.command(*arguments, **settings)
+        if option == "-m":
+            status, output = server().module(what, self.folder, *options, env=self.environment, timeout=timeout)
+        else:
+            done = subprocess.run(
+                [sys.executable, option, what, *options],
+                cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout,
+            )  # fmt: skip
+            status, output = done.returncode, done.stdout + done.stderr
+        assert (status == 0) == check, output + self.logs()
         return output
 
     def start(self, *arguments: str, **settings: Any) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""Command lines in the tests without the 1.5 s that a fresh process spends on importing Snakemake.
+"""Command lines and scripts in the tests without the seconds that a fresh process spends on imports.
 
 A server process has imported Snakemake and what a dry run needs, but nothing of this project. For each command it forks
 a child, which takes over the command's folder, environment and arguments, runs `python -m <module>` as Python itself
@@ -6,23 +6,32 @@ does, and ends as an interpreter ends. So every module of the project is read an
 Not as in a fresh process: children of one server share the seed of `hash`, and what third-party packages read from
 the environment while they are imported.
 
-Started as a script, this file is the server: a JSON line for each request on stdin, two for each answer on stdout.
+A second server has imported torch, pandas, and matplotlib, and forks the children that execute the scripts of a
+workflow. Snakemake starts them through a program that stands in for Python and hands every other command to Python.
+
+Started as a script, this file is the first server (a JSON line for each request on stdin, two for each answer on
+stdout), or with the path of a socket, the second.
 """
 
+import atexit
 import gc
 import json
 import os
+import runpy
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import shared
+from filelock import FileLock
 
 #: what a dry run imports besides snakemake.cli, a package or module a word
 PRELOADED = """
@@ -31,6 +40,11 @@ PRELOADED = """
     pyarrow.parquet pygments.lexers referencing requests rich.progress smart_open snakemake.assets snakemake.profiles
     snakemake.report snakemake.report.html_reporter snakemake.report.rulegraph_spec snakemake.script snakemake.storage
     snakemake_logger_plugin_rich submitit submitit.core.utils yaml yte
+"""
+#: what the workflow's scripts import
+OF_SCRIPTS = """
+    matplotlib.backends.backend_agg matplotlib.backends.backend_pdf matplotlib.figure mnist1d.data numpy pandas
+    pyarrow.parquet pystoi scipy.optimize scipy.signal scipy.stats seaborn sklearn.datasets torch
 """
 OWN = ("gpu_claims", "sparsity_cliff", "snakemake_executor_plugin_submitit")
 
@@ -90,6 +104,10 @@ class Forked:
             output.seek(0)
             return done["status"], output.read().decode(errors="replace")
 
+    def workflow(self, folder: Path, *arguments: str, timeout: float = 1500) -> tuple[int, str]:
+        """As `run`, with all scripts in forked processes, too."""
+        return self.run(folder, *arguments, env={"PYTHON_OF_SCRIPTS": str(python_of_scripts())}, timeout=timeout)
+
     def _answer(self, timeout: float) -> Any:
         """The server's next line. It may have come with the one before, so what was read is kept."""
         assert self._server.stdout
@@ -110,29 +128,66 @@ class Forked:
         self._server.stdout.close()
 
 
-@pytest.fixture(scope="session")
-def forked() -> Iterator[Forked]:
-    """Snakemake's and our own command line in forked processes."""
+@cache
+def server() -> Forked:
+    """The one of this process."""
     made = Forked()
-    yield made
-    made.close()
+    atexit.register(made.close)
+    return made
+
+
+@pytest.fixture(scope="session")
+def forked() -> Forked:
+    """Snakemake's and our own command line in forked processes."""
+    return server()
+
+
+STAND_IN = """#!{python} -IS
+import json, os, socket, sys
+if len(sys.argv) != 2 or "/.snakemake/scripts/" not in sys.argv[1]:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({path!r})
+    socket.send_fds(server, [b"\\n"], [0, 1, 2])
+    server.sendall(json.dumps({{"script": sys.argv[1], "folder": os.getcwd(), "env": dict(os.environ)}}).encode())
+    server.shutdown(socket.SHUT_WR)
+    sys.exit(int(server.recv(16)))
+"""
+
+
+def python_of_scripts() -> Path:
+    """The program that stands in for Python. Its server is started once for all workers, and ends with their folder."""
+    program, path = shared.folder() / "python", shared.folder() / "scripts.socket"
+    with FileLock(f"{program}.lock"):
+        if not path.exists():
+            program.write_text(STAND_IN.format(python=sys.executable, path=str(path)))
+            program.chmod(0o755)
+            dropped = ("PYTHONPATH", "COVER_CODE")
+            env = {key: value for key, value in os.environ.items() if key not in dropped}
+            subprocess.run([sys.executable, __file__, str(path)], env=env, check=True)  # returns once it answers
+    return program
 
 
 # ------------------------------------------------------------------------------------------------- server
 
 
-def preload() -> Any:
-    """Import what all commands need; Snakemake's registry of executors, which each of them fills anew."""
+def preload(modules: str) -> None:
+    """Import modules, but nothing of this project that they import."""
     import importlib
 
-    for module in ("snakemake.cli", *PRELOADED.split()):
+    for module in modules.split():
         importlib.import_module(module)
+    for module in [name for name in sys.modules if name.partition(".")[0] in OWN]:
+        del sys.modules[module]
+    gc.freeze()  # or each child would look through, and so copy, all of it
+
+
+def executors() -> Any:
+    """Snakemake's registry of executors, emptied, because each command fills it anew."""
     from snakemake.cli import get_argument_parser
     from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
     get_argument_parser()  # which looks for plugins
-    for module in [name for name in sys.modules if name.partition(".")[0] in OWN]:
-        del sys.modules[module]  # ours was among them
     registry = ExecutorPluginRegistry()
     registry.plugins.clear()
     return registry
@@ -152,35 +207,87 @@ def serve() -> dict[str, Any]:
     os._exit(0)
 
 
-def become(request: dict[str, Any], registry: Any) -> None:
+def serve_scripts(path: str) -> dict[str, Any]:
+    """Answer the program that stands in for Python. Returns, in a child, with the request that it is to carry out."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{path}.new")
+        listener.listen(64)
+        listener.settimeout(5)
+        if os.fork():
+            os._exit(0)
+        os.setsid()
+        for stream in (0, 1, 2):
+            os.dup2(os.open(os.devnull, os.O_RDWR), stream)
+        os.rename(f"{path}.new", path)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # leaves no zombies
+        while os.path.exists(path):
+            with suppress(TimeoutError):
+                connection, _ = listener.accept()
+                if not os.fork():
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    return answer(connection)
+                connection.close()
+    os._exit(0)
+
+
+def answer(connection: socket.socket) -> dict[str, Any]:
+    """Wait for a child and send its status. Returns, in this child, with the request."""
+    connection.settimeout(None)
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    pid = os.fork()
+    if pid:
+        _, status = os.waitpid(pid, 0)
+        status = os.waitstatus_to_exitcode(status)
+        with suppress(OSError):  # who asked may be gone
+            connection.sendall(str(status if status >= 0 else 128 - status).encode())
+        os._exit(0)
+    with connection.makefile() as text:
+        request: dict[str, Any] = json.load(text)
+    connection.close()
+    return request | {"streams": streams}
+
+
+def become(request: dict[str, Any]) -> None:
     """Make this process what a fresh one of that command is."""
     os.setsid()
     os.environ.clear()
     os.environ.update(request["env"])
-    exec(os.environ.get("COVER_CODE", ""), {})  # cover.py, which a fresh process executes when it starts
-    output = os.open(request["output"], os.O_RDWR | os.O_APPEND)
-    null = os.open(os.devnull, os.O_RDONLY)
-    for old, new in ((null, 0), (output, 1), (output, 2)):
+    for new, old in enumerate(request["streams"]):
         os.dup2(old, new)
-    os.close(null)
-    os.close(output)
+        os.close(old)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     os.chdir(request["folder"])
     own = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[:1] = [os.getcwd(), *own]  # in place of this file's folder
-    sys.argv = [request["module"], *request["arguments"]]
+    first = os.path.dirname(request["script"]) if "script" in request else os.getcwd()
+    sys.path[:1] = [first, *own]  # in place of this file's folder
     sys.path_importer_cache.clear()
+
+
+def execute_module(request: dict[str, Any], registry: Any) -> None:
+    """`python -m MODULE ARGUMENTS`."""
+    output = os.open(request["output"], os.O_RDWR | os.O_APPEND)
+    become(request | {"streams": [os.open(os.devnull, os.O_RDONLY), output, os.dup(output)]})
+    exec(os.environ.get("COVER_CODE", ""), {})  # cover.py, which a fresh process executes when it starts
+    sys.argv = [request["module"], *request["arguments"]]
     sys.modules["snakemake.workflow"].Workflow._rundir = os.getcwd()
+    sys.executable = os.environ.get("PYTHON_OF_SCRIPTS", sys.executable)
     if request["module"] == "snakemake":
         registry.collect_plugins()
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
-if __name__ == "__main__":
-    import runpy
+def execute_script(request: dict[str, Any]) -> None:
+    """`python SCRIPT`."""
+    become(request)
+    sys.argv = [request["script"]]
+    runpy.run_path(request["script"], run_name="__main__")
 
-    executors = preload()
-    gc.freeze()  # or each child would look through, and so copy, all of it
+
+if __name__ == "__main__" and len(sys.argv) > 1:
+    preload(OF_SCRIPTS)
+    execute_script(serve_scripts(sys.argv[1]))
+elif __name__ == "__main__":
+    registry_of_executors = executors()
+    preload(PRELOADED)
     print(json.dumps({"ready": True}), flush=True)
-    command = serve()
-    become(command, executors)
-    runpy.run_module(command["module"], run_name="__main__", alter_sys=True)
+    execute_module(serve(), registry_of_executors)

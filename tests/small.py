@@ -110,8 +110,14 @@ def loss_of(model: str) -> dict[str, Any]:
 
 def make_spec(model: str = "mlp", /, **parts: Any) -> dict[str, Any]:
     """A run's spec. A part replaces the default; `steps`, `every`, `measure`, `optimizer` … are found by name."""
-    batch = 4 if model == "mpsenet" else 16  # its recordings take as long as hundreds of other examples
-    training = {"steps": 12, "batch_size": batch, "microbatch": None, "processes": 1, "precision": "float32"}
+    batch = 2 if model == "mpsenet" else 16  # its recordings take as long as hundreds of other examples
+    training = {
+        "steps": 6 if model == "mpsenet" else 12,
+        "batch_size": batch,
+        "microbatch": None,
+        "processes": 1,
+        "precision": "float32",
+    }
     training |= {"optimizer": entry("optimizer", "sgd", lr=0.1), "schedule": entry("schedule", "constant")}
     probing = {"every": 4, "examples": None, "measure": ["activations", "weights", "gradients", "histograms"]}
     spec = {

@@ -53,13 +53,16 @@ class Sweep:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "snakemake", "--configfile", STUDY, *arguments]
 
-    def snakemake(self, *arguments: str, cores: int = 2, check: bool = True) -> str:
-        """Run Snakemake; its output. With check, it must succeed."""
-        command = self.command("--cores", str(cores), *arguments)
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=1500)
-        output = done.stdout + done.stderr
-        assert done.returncode == 0 or not check, output
-        assert done.returncode != 0 or check, output
+    def snakemake(self, *arguments: str, cores: int = 2, check: bool = True, fresh: bool = False) -> str:
+        """Run Snakemake; its output. check: whether it must succeed. fresh: whether each script is a fresh process."""
+        arguments = ("--cores", str(cores), *arguments)
+        if self.forked is not None and not fresh:
+            status, output = self.forked.workflow(self.folder, "--configfile", STUDY, *arguments)
+        else:
+            command = self.command(*arguments)
+            done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=1500)
+            status, output = done.returncode, done.stdout + done.stderr
+        assert (status == 0) == check, output
         return output
 
     def planned(self, *arguments: str) -> set[tuple[str, str]]:
@@ -114,13 +117,13 @@ def copy_project(folder: Path, forked: Forked | None = None) -> Sweep:
 
 
 @pytest.fixture(scope="session")
-def pristine() -> Path:
+def pristine(forked: Forked) -> Path:
     """The smoke study, run once for all workers."""
     folder = shared_folder() / "finished"
     with FileLock(f"{folder}.lock"):
         if not (folder / "done").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            copy_project(folder).snakemake()
+            copy_project(folder, forked).snakemake()
             (folder / "done").touch()
     return folder
 

@@ -51,7 +51,8 @@ EVERYDAY = "intel" if CAN_BE_INTEL else "oldest"
 
 
 def run_at(level: str, folder: Path, *files: Path) -> subprocess.CompletedProcess[str]:
-    """The tests marked `numerical` of these files, in a process at that level."""
+    """The tests marked `numerical` of these files, in a process at that level. Large ones are a part of large tests."""
+    marks = "numerical and not large" if level == EVERYDAY else "numerical"
     # what these tests cover was measured without them, and what workers share was made at the processor's own level
     dropped = re.compile(f"PYTEST_|COVER|{shared.VARIABLE}$")
     environment = {key: value for key, value in os.environ.items() if not dropped.match(key)} | LEVELS[level]
@@ -60,7 +61,7 @@ def run_at(level: str, folder: Path, *files: Path) -> subprocess.CompletedProces
         environment["OTHER_THAN"] = product()
         build = [str(COMPILER), "-shared", "-fPIC", "-x", "c", "-", "-o", environment["LD_PRELOAD"]]
         subprocess.run(build, input=INTEL, text=True, check=True)
-    command = [sys.executable, "-m", "pytest", "-m", "numerical", "-q", "-c", str(TESTS.parent / "pyproject.toml")]
+    command = [sys.executable, "-m", "pytest", "-m", marks, "-q", "-c", str(TESTS.parent / "pyproject.toml")]
     command += ["-p", "no:cacheprovider", "-p", "no:xdist", f"--basetemp={folder}", *map(str, files)]
     return subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True)
 

@@ -42,13 +42,17 @@ def trained(activation: str, loss: str, optimizer: str, seed: int, model: str = 
     return train(spec, SHAPE)
 
 
-def drifts(activation: str, loss: str, optimizer: str, layer: str = HIDDEN, seeds: int = 2) -> np.ndarray:
+def drifts(activation: str, loss: str, optimizer: str, layer: str = HIDDEN, seeds: int = 1) -> np.ndarray:
     return np.array([value(trained(activation, loss, optimizer, s)["facts"], "drift_z", layer) for s in range(seeds)])
 
 
 # ------------------------------------------------------------------------------------------ the drift table
 
 
+several = pytest.mark.parametrize("seeds", [1, pytest.param(5, marks=pytest.mark.large)])
+
+
+@several
 @pytest.mark.parametrize(
     ("activation", "loss", "optimizer", "measured"),  # elsewhere, mean of five seeds
     [
@@ -65,27 +69,30 @@ def drifts(activation: str, loss: str, optimizer: str, layer: str = HIDDEN, seed
     ],
 )
 def test_drift_is_negative_and_as_large_as_measured_elsewhere(
-    activation: str, loss: str, optimizer: str, measured: float
+    activation: str, loss: str, optimizer: str, measured: float, seeds: int
 ) -> None:
-    found = drifts(activation, loss, optimizer)
+    found = drifts(activation, loss, optimizer, seeds=seeds)
     spread = 0.5 + 0.07 * abs(measured)  # over seeds; of five seeds in every cell, about the largest seen
     assert (found < 0).all()
     assert abs(found.mean() - measured) < 4 * spread * (1 / len(found) + 1 / 5) ** 0.5
 
 
+@several
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_drift_is_stronger_under_mse(optimizer: str) -> None:
-    assert drifts("relu", "mse", optimizer).max() < 2 * drifts("relu", "cross_entropy", optimizer).min()
+def test_drift_is_stronger_under_mse(optimizer: str, seeds: int) -> None:
+    mse, cross_entropy = (drifts("relu", loss, optimizer, seeds=seeds) for loss in ("mse", "cross_entropy"))
+    assert mse.max() < 2 * cross_entropy.min()
 
 
+@several
 @pytest.mark.parametrize(
     ("loss", "optimizer", "bound"),
     # a single seed under Adam may be at 1.5; the mean of five is at -0.1
     [("cross_entropy", "sgd", 0.3), ("mse", "sgd", 0.15), ("cross_entropy", "adam", 2)],
 )
 @pytest.mark.parametrize("activation", ["tanh", "identity"])
-def test_odd_activations_do_not_drift(activation: str, loss: str, optimizer: str, bound: float) -> None:
-    assert (np.abs(drifts(activation, loss, optimizer)) < bound).all()
+def test_odd_activations_do_not_drift(activation: str, loss: str, optimizer: str, bound: float, seeds: int) -> None:
+    assert (np.abs(drifts(activation, loss, optimizer, seeds=seeds)) < bound).all()
 
 
 def test_relu2_diverges_at_once_under_mse_and_sgd() -> None:
@@ -171,14 +178,24 @@ def accuracy(model: dict[str, Any], activation: dict[str, Any], steps: int, lr: 
     return 100 * float(np.mean([value(result["facts"], "accuracy") for result in results]))
 
 
-def test_the_mlp_falls_off_before_90_percent_zeros_and_the_cnn_does_not() -> None:
-    """Measured elsewhere: MLP-256 66.6 % dense and 53.2 % at 90 % zeros, a small CNN 92.3 % at 90 %. The settings there
-    are not known; ours reach the levels within a few points."""
-    mlp, cnn = {"function": "mlp", "width": 256, "depth": 2}, {"function": "cnn", "channels": 48}
-    dense, sparse = entry("activation", "relu"), entry("activation", "topk", sparsity=0.9, over="example")
-    flat, fallen = (accuracy(mlp, act, 1000, 0.004, seeds=2) for act in (dense, sparse))
-    assert flat == pytest.approx(66.6, abs=4)
-    assert fallen == pytest.approx(53.2, abs=5)
-    high, kept = (accuracy(cnn, act, 1500, 0.01, seeds=1) for act in (dense, sparse))
-    assert kept == pytest.approx(92.3, abs=3)
-    assert high - kept < 4 < 8 < flat - fallen
+DENSE, SPARSE = entry("activation", "relu"), entry("activation", "topk", sparsity=0.9, over="example")
+
+
+@several
+def test_the_mlp_falls_off_before_90_percent_zeros(seeds: int) -> None:
+    """Measured elsewhere: MLP-256 66.6 % dense and 53.2 % at 90 % zeros. The settings there are not known; ours reach
+    the levels within a few points."""
+    mlp = {"function": "mlp", "width": 256, "depth": 2}
+    dense, sparse = (accuracy(mlp, activation, 1000, 0.004, seeds) for activation in (DENSE, SPARSE))
+    assert dense == pytest.approx(66.6, abs=4)
+    assert sparse == pytest.approx(53.2, abs=5)
+    assert dense - sparse > 8
+
+
+@pytest.mark.large
+def test_the_cnn_keeps_its_accuracy_at_90_percent_zeros() -> None:
+    """Measured elsewhere: a small CNN 92.3 % at 90 % zeros."""
+    cnn = {"function": "cnn", "channels": 48}
+    dense, sparse = (accuracy(cnn, activation, 1500, 0.01, seeds=2) for activation in (DENSE, SPARSE))
+    assert sparse == pytest.approx(92.3, abs=3)
+    assert dense - sparse < 4

@@ -86,7 +86,11 @@ def once_saved(folder: Path, do: Callable[[], None]) -> threading.Thread:
 
 @pytest.mark.parametrize(
     ("model", "microbatch"),
-    [("mlp", None), pytest.param("vit", None, marks=[pytest.mark.numerical, pytest.mark.large]), ("gpt", 3)],
+    [
+        pytest.param("mlp", None, marks=pytest.mark.large),
+        pytest.param("vit", None, marks=[pytest.mark.numerical, pytest.mark.large]),
+        ("gpt", 3),
+    ],
 )
 def test_two_processes_train_what_one_trains(tmp_path: Path, model: str, microbatch: int | None) -> None:
     # 15 examples: shares of 8 and 7, whose gradients must not count the same

@@ -1490,6 +1490,7 @@ def test_the_debug_backend_runs_one_job_after_another(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------ Snakemake's own tests
 
 
+@pytest.mark.large
 @pytest.mark.filterwarnings("ignore")  # Snakemake's, and those of what it uses
 class TestLocal(TestWorkflowsLocalStorageBase):  # type: ignore[misc]
     __test__ = True
@@ -1510,7 +1511,6 @@ class TestLocal(TestWorkflowsLocalStorageBase):  # type: ignore[misc]
         gc.collect()
 
 
-@pytest.mark.large
 class TestDebug(TestLocal):
     def get_executor_settings(self) -> ExecutorSettings:
         return ExecutorSettings(backend="debug")

@@ -319,7 +319,7 @@ def test_ctrl_c_cancels_all_and_a_new_start_runs_them(slurm: Cluster, tmp_path: 
     assert len(slurm.calls("scancel")) == 1
     flow.run("--config", "jobs=3", "seconds=6")
     assert flow.outputs() == tenths(6, 3)
-    assert all(state in ("CANCELLED", "COMPLETED") for state in slurm.states())
+    slurm.wait(lambda: set(slurm.states()) == {"CANCELLED", "COMPLETED"})
 
 
 # ------------------------------------------------------------------------------------------ jobs die
@@ -444,12 +444,25 @@ def test_a_job_that_slurm_does_not_requeue_after_its_nodes_failure_is_submitted_
 # ------------------------------------------------------------------------------------------ limits and preemption
 
 
+def ask_to_save(slurm: Cluster) -> None:
+    """Send the signal of a near time limit. SLURM refuses it, without a word, until the job's script is set up."""
+
+    def sent() -> bool:
+        try:
+            slurm.run("scancel", "--signal=USR2", "--batch", slurm.jobs()[0].id)
+        except RuntimeError:
+            return False
+        return True
+
+    slurm.wait(sent)
+
+
 def test_a_timeout_signal_saves_and_requeues_as_often_as_it_takes(slurm: Cluster, tmp_path: Path) -> None:
     flow = Flow(tmp_path / "flow", RESUMABLE, slurm)
     process = flow.start("--config", "jobs=1", "seconds=6")
     for rounds in (1, 2, 3):
         slurm.wait(lambda: flow.starts()["0"] == rounds)  # noqa: B023
-        slurm.run("scancel", "--signal=USR2", "--batch", slurm.jobs()[0].id)
+        ask_to_save(slurm)
     output = flow.finish(process)
     assert flow.outputs() == tenths(6, 1)
     assert flow.starts() == Counter({"0": 4})
@@ -471,7 +484,7 @@ def test_the_requeue_limit_holds(slurm: Cluster, tmp_path: Path) -> None:
     process = flow.start("--config", "jobs=1", "seconds=30", requeue_limit=1)
     for rounds in (1, 2):
         slurm.wait(lambda: flow.starts()["0"] == rounds)  # noqa: B023
-        slurm.run("scancel", "--signal=USR2", "--batch", slurm.jobs()[0].id)
+        ask_to_save(slurm)
     output = flow.finish(process, check=False)
     assert "not finished after 2 rounds (requeue limit 1)" in output
 

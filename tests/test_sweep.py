@@ -96,7 +96,7 @@ def test_figures_and_analysis_need_no_torch(finished: Sweep, tmp_path: Path, mon
     for path in finished.results("tables").iterdir():
         if path.stem != "theory":  # which does need torch, and no traces
             path.unlink()
-    done = finished.snakemake(*TABLES)
+    done = finished.snakemake(*TABLES, fresh=True)
     assert {rule for rule, _ in jobs(done)} == {"collect", "analyze_cliff", "analyze_drift", "analyze_layers"}
     finished.draw_all()
 
@@ -168,7 +168,7 @@ def test_one_failing_run_stops_no_other(fresh: Sweep) -> None:
 
 
 def test_an_interrupted_run_resumes_and_ends_bit_for_bit_as_if_never_interrupted(fresh: Sweep) -> None:
-    fresh.edit("study.yaml", ("    steps: 20", "    steps: 4000"), ("every: 10", "every: 2000"))
+    fresh.edit("study.yaml", ("    steps: 20", "    steps: 2000"), ("every: 10", "every: 1000"))
     trace, log = fresh.results("traces", f"{RUN}.parquet"), fresh.results("logs", "train", f"{RUN}.log")
     target = str(trace.relative_to(fresh.folder))
     fresh.snakemake(target)

@@ -93,6 +93,7 @@ def test_the_loop_is_gradient_descent(model: str, loss: str) -> None:
         loss=entry("loss", loss),
         optimizer=entry("optimizer", "sgd", lr=lr),
         schedule=entry("schedule", "cosine", warmup=3),
+        steps=12,
     )
 
     def rate(step: int) -> float:
