@@ -115,6 +115,7 @@ def test_points_carry_the_target_of_a_control(study: Traces) -> None:
         "relu": -1,
         "topk_80": 0.8,
     }
+    assert set(table.loc[table["mechanism"].notna(), "configuration"]) == {"topk_80"}
 
 
 def test_points_of_one_cell_in_two_blocks_of_seeds_stand_together(study: Traces) -> None:
@@ -482,6 +483,7 @@ COLUMNS = {
         "loss",
         "near_zero_share",
         "target_sparsity",
+        "mechanism",
         "fitted",
     },
     "drift": {*means.CELL, "step", "mean", "low", "high", "n", "level"},

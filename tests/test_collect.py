@@ -90,6 +90,7 @@ def test_runs_have_a_row_per_seed(tmp_path: Path) -> None:
     assert runs["status"].tolist() == ["finished", "finished", "diverged", "finished"]
     assert runs["diverged_step"].fillna(-1).tolist() == [-1, -1, 2, -1]
     assert runs["target_sparsity"].fillna(-1).tolist() == [0.7, -1, -1, 0.8]
+    assert runs["mechanism"].fillna("none").tolist() == ["activation()", "none", "none", "activation()"]
     assert runs.loc[1, ["data", "dataset", "loss", "steps"]].tolist() == ["random", "digits", "mse", 4]
     assert runs.loc[1, ["device", "threads", "torch"]].tolist() == ["cpu", 1, "2.15.0"]
     assert runs["processor"].tolist() == ["Xeon + EPYC", *["EPYC"] * 3]

@@ -78,7 +78,14 @@ def facts(architectures, activations, losses, seeds, data):
         if architecture == "mpsenet" and loss != LOSSES[0]:
             continue
         diverges = (architecture, activation, loss, seed) == ("cnn", "relu2", "mse", 2)
-        runs.append({**labels, "status": "diverged at step 3" if diverges else "finished", "target_sparsity": nominal})
+        runs.append(
+            {
+                **labels,
+                "status": "diverged at step 3" if diverges else "finished",
+                "target_sparsity": nominal,
+                "mechanism": None,
+            }
+        )
         grown = steps / (steps + 200)
         odd = activation in ("tanh", "identity")
         final = 0.0 if odd else -4 - 30 * (loss == "mse") * crc32(activation.encode()) / 2**32

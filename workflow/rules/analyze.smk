@@ -10,8 +10,8 @@ TABLE = lambda *names: [f"{RESULTS}/tables/{name}.parquet" for name in names]
 CLIFF = step(
     "analyze_cliff",
     inputs=COLLECT.outputs,
-    outputs=TABLE("points", "cliff", "curves"),
-    modules=["analysis.points", "analysis.cliff"],
+    outputs=TABLE("points", "cliff", "curves", "critical"),
+    modules=["analysis.points", "analysis.cliff", "analysis.critical"],
     settings=STUDY.cliff,
 )
 DRIFT = step(

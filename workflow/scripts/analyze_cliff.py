@@ -1,11 +1,11 @@
-"""Locate the cliff, per architecture and pooled."""
+"""Locate the cliff and critical sparsity, per architecture."""
 
 from sparsity_cliff.logs import logged
 
 with logged(snakemake.log[0]):
     import json
 
-    from sparsity_cliff.analysis import cliff
+    from sparsity_cliff.analysis import cliff, critical
     from sparsity_cliff.analysis.points import points
     from sparsity_cliff.traces.origin import digest, read_table, write_table
 
@@ -15,5 +15,6 @@ with logged(snakemake.log[0]):
     found = points(facts, runs, settings.pop("losses"), settings.pop("exclude", []))
     verdicts, curves = cliff.cliffs(found[found["fitted"]], seed=0, **settings)
     found = cliff.relative_score(found, settings["baseline"])
-    for table, path in zip((found, verdicts, curves), snakemake.output, strict=True):
+    brackets = critical.criticals(found, baseline=settings["baseline"], level=settings["level"])
+    for table, path in zip((found, verdicts, curves, brackets), snakemake.output, strict=True):
         write_table(table, path, origin)

@@ -41,14 +41,15 @@ def collect(
 def _seeds(about: dict[str, Any]) -> list[dict[str, Any]]:
     """A row per seed of a trace.
 
-    target_sparsity: the nominal setting of a sparsity control, missing for other activations. *_seconds: the seed's
-    equal share of the job's seconds, because a job trains its seeds one after another and measures their total time.
+    mechanism and target_sparsity: how a sparsity control makes zeros, and its nominal share of them; missing for other
+    runs. *_seconds: the seed's equal share of the job's seconds, because a job trains its seeds one after another and
+    measures their total time.
     """
     spec = json.loads(about["spec"])
-    training, activation = spec["training"], spec["activation"]
+    training, (way, target) = spec["training"], mechanism(spec)
     common = {"run": about["run"], "data": spec["data"]["axis"], "dataset": spec["data"]["name"]}
     common |= {key: spec[key]["name"] for key in ("architecture", "activation", "loss", "normalization")}
-    common |= {"target_sparsity": activation.get("sparsity", activation.get("q")), "steps": training["steps"]}
+    common |= {"target_sparsity": target, "mechanism": way, "steps": training["steps"]}
     common |= {"device": about["device"], "threads": about["threads"], "torch": about["versions"]["torch"]}
     for key in ("processor", "instruction_set"):  # of every machine, for a run that moved
         common[key] = " + ".join(dict.fromkeys(place[key] for place in about.get("environments", []))) or None
@@ -58,3 +59,20 @@ def _seeds(about: dict[str, Any]) -> list[dict[str, Any]]:
         status, _, step = about["status"][str(seed)].partition(" at step ")
         rows.append({**common, "seed": seed, "status": status, "diverged_step": float(step) if step else None})
     return rows
+
+
+def mechanism(spec: Mapping[str, Any]) -> tuple[str | None, float | None]:
+    """(mechanism, level) of a run that controls its sparsity, (None, None) of others.
+
+    The mechanism is the way in which zeros are made: the control's function with all options but its level, and for a
+    normalization, the activation behind it. The level is the nominal share of zeros.
+    """
+    for kind in ("activation", "normalization"):
+        options = {key: value for key, value in spec[kind].items() if key != "name"}
+        level = options.pop("sparsity", options.pop("q", None))
+        if level is not None:
+            function = options.pop("function", kind)
+            if kind == "normalization":
+                options["activation"] = spec["activation"]["name"]
+            return f"{function}({', '.join(f'{key}={value}' for key, value in sorted(options.items()))})", level
+    return None, None

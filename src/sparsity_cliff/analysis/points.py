@@ -21,7 +21,7 @@ def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], exclu
     Columns: metric is the element of SCORES that is the score, the same for all points of an architecture.
     configuration is the activation, with the normalization if it is not the architecture's own. fitted tells whether
     the curve is fitted to the point. Further columns: architecture, seed, sparsity, score, loss, near_zero_share,
-    target_sparsity (the nominal setting of a control), run.
+    target_sparsity (the nominal setting of a control), mechanism (how the control makes zeros), run.
     """
     whole = last_step(finished(facts, runs))
     whole = whole[whole["layer"].isna() & (whole["split"] == "test") & (whole["data"] == "real")]
@@ -41,9 +41,19 @@ def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], exclu
     own = table["normalization"] == "default"
     configuration = table["activation"].where(own, table["activation"] + " · " + table["normalization"])
     # in the order of the study
-    table = runs[["run", "seed", "target_sparsity"]].merge(
+    table = runs[["run", "seed", "target_sparsity", "mechanism"]].merge(
         table.assign(configuration=configuration), on=["run", "seed"]
     )
     table["fitted"] = ~table["activation"].isin(list(exclude))
-    columns = ["sparsity", "score", "metric", "near_zero_share", "target_sparsity", "fitted", "loss", "run"]
+    columns = [
+        "sparsity",
+        "score",
+        "metric",
+        "near_zero_share",
+        "target_sparsity",
+        "mechanism",
+        "fitted",
+        "loss",
+        "run",
+    ]
     return table[["architecture", "configuration", "seed", *columns]]

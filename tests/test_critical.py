@@ -1,0 +1,215 @@
+"""Critical sparsity: the tests against SciPy's, brackets where the truth is known, and every verdict."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from sparsity_cliff.analysis import critical
+from sparsity_cliff.analysis.critical import Level, criticals, locate
+
+X = np.linspace(0.6, 0.98, 11)
+
+
+def scores(mean: float, seeds: int, sd: float, *key: object) -> np.ndarray:
+    """Scores with exactly this mean and standard deviation."""
+    drawn = np.random.default_rng(list(repr(key).encode())).normal(size=seeds)
+    exact: np.ndarray = mean + sd * (drawn - drawn.mean()) / drawn.std(ddof=1)
+    return exact
+
+
+def curve(means: np.ndarray, sd: float = 0.005, seeds: int = 4) -> list[Level]:
+    return [Level(float(x), scores(mean, seeds, sd, i)) for i, (x, mean) in enumerate(zip(X, means, strict=True))]
+
+
+def reference(sd: float = 0.005, seeds: int = 9, mean: float = 0.7, sparsity: float = 0.5) -> Level:
+    return Level(sparsity, scores(mean, seeds, sd, "reference"))
+
+
+# ------------------------------------------------------------------------------------------ the tests
+
+
+@pytest.mark.parametrize("tolerance", [0.01, 0.05, 0.3])
+def test_with_one_level_it_is_the_t_test_of_two_samples(tolerance: float) -> None:
+    """With equal variances, as in SciPy's, because the reference's scores count with the factor that must be kept."""
+    own, theirs = Level(0.8, scores(0.66, 5, 0.01, "a")), reference()
+    kept = 1 - tolerance
+    t, freedom = critical._tests([own], theirs, kept)
+    pooled = (4 * own.scores.var(ddof=1) + 8 * theirs.scores.var(ddof=1)) / 12
+    expected = (own.scores.mean() - kept * theirs.scores.mean()) / np.sqrt(pooled * (1 / 5 + kept**2 / 9))
+    assert (t.item(), freedom) == (pytest.approx(expected), 12)
+    if tolerance == 0.01:  # nearly the same scale: SciPy's test of the scaled scores differs by its pooled variance
+        scipys = stats.ttest_ind(own.scores, kept * theirs.scores).statistic
+        assert t.item() == pytest.approx(scipys, rel=0.02)
+
+
+def test_the_held_out_sample_widens_the_test_by_the_paired_differences() -> None:
+    random = np.random.default_rng(0)
+    right, worse = random.random(400), random.random(400)
+    own, theirs = Level(0.8, scores(0.66, 5, 0.01, 1), worse), reference()._replace(examples=right)
+    seeds_only, _ = critical._tests([own._replace(examples=None)], theirs, 0.95)
+    both, _ = critical._tests([own], theirs, 0.95)
+    difference = own.scores.mean() - 0.95 * theirs.scores.mean()
+    sampled = stats.sem(worse - 0.95 * right)
+    assert 1 / both.item() ** 2 == pytest.approx(1 / seeds_only.item() ** 2 + (sampled / difference) ** 2)
+
+
+def test_each_direction_stops_at_its_first_failure() -> None:
+    means = np.full(11, 0.7)
+    means[3] = 0.6  # one bad level among good ones
+    means[8:] = 0.5
+    safe, below = critical.bracket(curve(means), reference(), 0.05, 0.95)
+    assert safe.tolist() == [True] * 3 + [False] * 8
+    assert below.tolist() == [False] * 8 + [True] * 3
+
+
+# ------------------------------------------------------------------------------------------ brackets
+
+
+@pytest.mark.parametrize("tolerance", critical.TOLERANCES)
+def test_a_step_is_bracketed_by_the_levels_around_it(tolerance: float) -> None:
+    found = locate(curve(np.where(X < 0.8, 0.7, 0.55), sd=1e-3), reference(sd=1e-3), tolerance)
+    assert found.verdict == "bracket"
+    assert (found.low, found.high) == (X[X < 0.8][-1], X[X > 0.8][0])
+    assert found.low < found.sparsity < found.high
+
+
+def test_a_line_is_bracketed_where_it_crosses_and_the_estimate_is_there() -> None:
+    means = 0.7 - 0.5 * (X - 0.5)
+    for tolerance in (0.1, 0.2, 0.3):
+        crossing = 0.5 + 0.7 * tolerance / 0.5
+        found = locate(curve(means, sd=1e-4), reference(sd=1e-4), tolerance)
+        assert found.verdict == "bracket"
+        assert found.low <= crossing <= found.high
+        assert found.high - found.low < 0.08  # at most two gaps between levels
+        assert found.sparsity == pytest.approx(crossing, abs=1e-3)
+
+
+def test_the_order_of_levels_does_not_matter() -> None:
+    levels = curve(0.7 - 0.5 * (X - 0.5))
+    assert locate(levels[::-1], reference(), 0.2) == locate(levels, reference(), 0.2)
+
+
+def test_more_noise_gives_a_wider_bracket() -> None:
+    means = 0.7 - 0.8 * np.maximum(X - 0.75, 0)
+    quiet, loud = (locate(curve(means, sd), reference(sd), 0.1) for sd in (0.001, 0.01))
+    assert quiet.high - quiet.low < loud.high - loud.low
+
+
+@pytest.mark.parametrize(
+    ("means", "sd", "sparsity", "verdict", "low", "high", "reason"),
+    [
+        (np.full(11, 0.7), 0.001, 0.5, "beyond the range measured", X[-1], np.nan, "all levels lose less than 5 %"),
+        (np.full(11, 0.5), 0.001, 0.5, "not reached", 0.5, X[0], "all levels lose more than 5 %"),
+        (np.full(11, 0.5), 0.001, 0.7, "not reached", np.nan, X[0], "all levels lose more than 5 %"),
+        (np.full(11, 0.665), 0.05, 0.5, "undecided", 0.5, np.nan, "no level is shown to lose more than 5 %"),
+        (
+            np.r_[np.full(6, 0.665), np.full(5, 0.3)],
+            0.05,
+            0.7,
+            "undecided",
+            np.nan,
+            X[6],
+            "shown to lose less than 5 %",
+        ),
+    ],
+)
+def test_verdicts(
+    means: np.ndarray, sd: float, sparsity: float, verdict: str, low: float, high: float, reason: str
+) -> None:
+    found = locate(curve(means, sd), reference(sd, sparsity=sparsity), 0.05)
+    assert found.verdict == verdict
+    assert (found.low, found.high) == pytest.approx((low, high), nan_ok=True)
+    assert reason in found.reason
+
+
+def test_undecided_levels_are_named() -> None:
+    found = locate(curve(np.r_[np.full(4, 0.7), np.full(2, 0.665), np.full(5, 0.5)]), reference(), 0.05)
+    assert found.verdict == "bracket"
+    assert (
+        found.reason == "71 % of zeros lose less than 5 % of the score, 83 % more; at 75 %, 79 %, the runs cannot tell"
+    )
+
+
+# ------------------------------------------------------------------------------------------ error rates
+
+
+@pytest.mark.parametrize("truth", ["step", "hinge", "line"])
+def test_intervals_hold_the_truth_at_least_as_often_as_they_say(truth: str) -> None:
+    """More often, in fact: benchmarks/critical_coverage.py has all cells."""
+    random, wrong, draws, x = np.random.default_rng(1), 0, 300, X
+    for _ in range(draws):
+        at = random.uniform(0.65, 0.9)
+        means, true = {
+            "step": (np.where(x > at, 0.6, 0.7), at),
+            "hinge": (0.7 - 1.4 * np.maximum(x - at, 0), at + 0.05 * 0.7 / 1.4),
+            "line": (0.7 - 0.2 * (x - 0.5), 0.5 + 0.05 * 0.7 / 0.2),
+        }[truth]
+        levels = [Level(float(s), random.normal(mean, 0.01, 3)) for s, mean in zip(x, means, strict=True)]
+        found = locate(levels, Level(0.5, random.normal(0.7, 0.01, 9)), 0.05)
+        wrong += found.low > true or found.high < true
+    assert wrong <= stats.binom.ppf(0.999, draws, 0.05)
+
+
+# ------------------------------------------------------------------------------------------ the table
+
+
+def points(**changes: object) -> pd.DataFrame:
+    rows = []
+    for architecture in ("mlp", "vit"):
+        for name, way, x, mean in (
+            ("relu", None, 0.5, 0.7),
+            ("gelu", None, 0.0, 0.72),
+            ("topk_80", "topk", 0.8, 0.69),
+            ("topk_90", "topk", 0.9, 0.5),
+            ("q_90", "quantile", 0.9, 0.7),
+        ):
+            for seed, score in enumerate(scores(mean, 5, 0.002, architecture, name)):
+                rows.append((architecture, name, way, seed, x + 0.001 * (seed - 2), score))
+    columns = ["architecture", "configuration", "mechanism", "seed", "sparsity", "score"]
+    return pd.DataFrame(rows, columns=columns).assign(**changes)
+
+
+def test_the_table_has_a_row_per_architecture_mechanism_and_tolerance() -> None:
+    table = criticals(points(), baseline="relu")
+    cells = [(a, m, t) for a in ("mlp", "vit") for m in ("topk", "quantile") for t in critical.TOLERANCES]
+    assert list(zip(table["architecture"], table["mechanism"], table["tolerance"], strict=True)) == cells
+    row = table[table["mechanism"] == "topk"].set_index(["architecture", "tolerance"]).loc[("mlp", 0.05)]
+    assert (row["verdict"], row["low"], row["high"]) == ("bracket", pytest.approx(0.8), pytest.approx(0.9))
+    assert (row["n_levels"], row["n_seeds"], row["n_reference"]) == (2, 10, 5)
+    assert (row["sparsity_min"], row["sparsity_max"]) == pytest.approx((0.8, 0.9))
+
+
+def test_another_level_of_confidence_is_a_wider_bracket_and_is_in_the_table() -> None:
+    usual, strict = (criticals(points(), baseline="relu", level=level) for level in (0.95, 1 - 1e-12))
+    assert set(strict["level"]) == {1 - 1e-12}
+    assert (strict["verdict"] == "bracket").sum() < (usual["verdict"] == "bracket").sum()
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (points().query("configuration != 'relu'"), "2 levels with 2 or more seeds, and 0 seeds of relu"),
+        (points().query("configuration != 'relu' or seed == 0"), "2 levels with 2 or more seeds, and 1 seeds of relu"),
+        (points().query("configuration == 'relu' or seed == 0"), "0 levels with 2 or more seeds, and 5 seeds of relu"),
+    ],
+    ids=["no reference", "one seed of it", "one seed of each level"],
+)
+def test_too_few_runs_are_a_verdict(frame: pd.DataFrame, reason: str) -> None:
+    table = criticals(frame[frame["mechanism"] != "quantile"], baseline="relu")
+    assert set(table["verdict"]) == {"too few runs"}
+    assert set(table["reason"]) == {f"{reason}; at least 1 and 2 are needed"}
+    assert table[["sparsity", "low", "high"]].isna().all(axis=None)
+
+
+def test_without_controls_or_points_the_table_is_empty_and_has_its_columns() -> None:
+    for frame in (points(mechanism=None), points().iloc[:0]):
+        table = criticals(frame, baseline="relu")
+        assert len(table) == 0
+        assert "verdict" in table.columns
+
+
+@pytest.mark.parametrize("tolerance", [0, 1, -0.1, 5, float("nan")])
+def test_a_tolerance_is_a_share(tolerance: float) -> None:
+    with pytest.raises(ValueError, match=f"tolerance {tolerance} is not valid; valid: numbers between 0 and 1"):
+        criticals(points(), baseline="relu", tolerances=[tolerance])
