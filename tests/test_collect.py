@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sparsity_cliff.analysis.collect import collect
+from sparsity_cliff.analysis.collect import collect, mechanism
 from sparsity_cliff.traces import schema, writer
 from sparsity_cliff.traces.schema import Fact, TraceError
 
@@ -95,6 +95,23 @@ def test_runs_have_a_row_per_seed(tmp_path: Path) -> None:
     assert runs.loc[1, ["device", "threads", "torch"]].tolist() == ["cpu", 1, "2.15.0"]
     assert runs["processor"].tolist() == ["Xeon + EPYC", *["EPYC"] * 3]
     assert runs["instruction_set"].tolist() == ["AVX2"] * 4
+
+
+def test_the_mechanism_is_all_of_a_control_but_its_level() -> None:
+    own = {"name": "default", "function": None}
+    relu = {"name": "relu", "function": "relu"}
+    topk = {"name": "mine", "function": "topk", "base": "relu", "over": "example", "sparsity": 0.8}
+    norm = {"name": "q70", "function": "quantile_layer_norm", "eps": 1e-5, "q": 0.7}
+    assert mechanism({"activation": relu, "normalization": own}) == (None, None)
+    for level in (0.8, 0.9):
+        spec = {"activation": topk | {"name": f"topk_{level}", "sparsity": level}, "normalization": own}
+        assert mechanism(spec) == ("topk(base=relu, over=example)", level)
+    plain = {"name": "plain", "function": "layer_norm"}
+    assert mechanism({"activation": topk, "normalization": plain})[0] == (
+        "topk(base=relu, normalization=plain, over=example)"
+    )
+    found = mechanism({"activation": relu, "normalization": norm})
+    assert found == ("quantile_layer_norm(activation=relu, eps=1e-05)", 0.7)
 
 
 def test_the_seconds_of_runs_add_up_to_those_of_their_jobs(tmp_path: Path) -> None:

@@ -64,15 +64,17 @@ def _seeds(about: dict[str, Any]) -> list[dict[str, Any]]:
 def mechanism(spec: Mapping[str, Any]) -> tuple[str | None, float | None]:
     """(mechanism, level) of a run that controls its sparsity, (None, None) of others.
 
-    The mechanism is the way in which zeros are made: the control's function with all options but its level, and for a
-    normalization, the activation behind it. The level is the nominal share of zeros.
+    The mechanism is the way in which zeros are made: the control's function with all options but its level, and the
+    normalization before it, if it is not the architecture's own, or the activation behind it. The level is the nominal
+    share of zeros.
     """
+    other = {"activation": "normalization", "normalization": "activation"}
     for kind in ("activation", "normalization"):
         options = {key: value for key, value in spec[kind].items() if key != "name"}
         level = options.pop("sparsity", options.pop("q", None))
         if level is not None:
             function = options.pop("function", kind)
-            if kind == "normalization":
-                options["activation"] = spec["activation"]["name"]
+            if spec[other[kind]]["name"] != "default":
+                options[other[kind]] = spec[other[kind]]["name"]
             return f"{function}({', '.join(f'{key}={value}' for key, value in sorted(options.items()))})", level
     return None, None
