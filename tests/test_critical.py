@@ -202,11 +202,18 @@ def test_too_few_runs_are_a_verdict(frame: pd.DataFrame, reason: str) -> None:
     assert table[["sparsity", "low", "high"]].isna().all(axis=None)
 
 
-def test_without_controls_or_points_the_table_is_empty_and_has_its_columns() -> None:
-    for frame in (points(mechanism=None), points().iloc[:0]):
-        table = criticals(frame, baseline="relu")
-        assert len(table) == 0
-        assert "verdict" in table.columns
+def test_an_architecture_without_controls_says_so() -> None:
+    frame = points()
+    frame.loc[frame["architecture"] == "vit", "mechanism"] = None
+    table = criticals(frame, baseline="relu").set_index("architecture").loc["vit"]
+    assert table["mechanism"].tolist() == ["none"] * 4
+    assert set(table["reason"]) == {"0 levels with 2 or more seeds, and 5 seeds of relu; at least 1 and 2 are needed"}
+
+
+def test_without_points_the_table_is_empty_and_has_its_columns() -> None:
+    table = criticals(points().iloc[:0], baseline="relu")
+    assert len(table) == 0
+    assert "verdict" in table.columns
 
 
 @pytest.mark.parametrize("tolerance", [0, 1, -0.1, 5, float("nan")])

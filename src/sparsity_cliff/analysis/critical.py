@@ -170,6 +170,8 @@ def criticals(
 ) -> pd.DataFrame:
     """The table of `Critical`, one row per architecture, mechanism, and tolerance, in the order of the points.
 
+    An architecture without a control of sparsity has the mechanism "none" and the verdict "too few runs".
+
     points: a row per finished seed with architecture, configuration, mechanism (missing for an activation that is no
     control of sparsity), seed, sparsity, and score. baseline: the configuration of the reference. Raises ValueError for
     a tolerance outside 0 to 1.
@@ -180,7 +182,8 @@ def criticals(
     rows = []
     for architecture, own in points.groupby("architecture", observed=True, sort=False):
         reference = _level(own[own["configuration"].astype(str) == baseline])
-        for mechanism, controlled in own.groupby("mechanism", observed=True, sort=False):
+        mechanisms = list(own.groupby("mechanism", observed=True, sort=False)) or [("none", own.iloc[:0])]
+        for mechanism, controlled in mechanisms:
             parts = [_level(part) for _, part in controlled.groupby("configuration", observed=True, sort=False)]
             levels = [part for part in parts if len(part.scores) >= MIN_SEEDS]
             x = [part.sparsity for part in levels]
