@@ -52,13 +52,15 @@ def start() -> Any:
             tree = preinstrument(ast.parse(self.origin.read_bytes()))
             return measured.instrument(compile(tree, str(self.origin), "exec"))
 
+    def unedited(copy: Path, own: Path) -> bool:
+        return copy.exists() and copy.read_bytes() == own.read_bytes()
+
     def write() -> None:
         os.chdir("/")  # the working directory may be gone
         found = measured.get_coverage()
-        files = {name: root / "src" / name.rpartition("src/")[2] for name in found["files"]}
-        # a test's copy of the project counts, but no edited file
-        same = [name for name, own in files.items() if Path("/", name).read_bytes() == own.read_bytes()]
-        found["files"] = {str(files[name].relative_to(root)): found["files"][name] for name in same}
+        own = {name: root / "src" / name.rpartition("src/")[2] for name in found["files"]}
+        same = [name for name in own if unedited(Path("/", name), own[name])]  # a test's copy of the project counts
+        found["files"] = {str(own[name].relative_to(root)): found["files"][name] for name in same}
         with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".json", delete=False) as file:
             json.dump(found, file)
 

@@ -213,12 +213,12 @@ def serve_scripts(path: str) -> dict[str, Any]:
         listener.bind(f"{path}.new")
         listener.listen(64)
         listener.settimeout(5)
-        if os.fork():
+        os.rename(f"{path}.new", path)
+        if os.fork():  # who has started the server waits for this
             os._exit(0)
         os.setsid()
         for stream in (0, 1, 2):
             os.dup2(os.open(os.devnull, os.O_RDWR), stream)
-        os.rename(f"{path}.new", path)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # leaves no zombies
         while os.path.exists(path):
             with suppress(TimeoutError):

@@ -23,7 +23,7 @@ from matplotlib.text import Text
 from shared import shared
 
 from sparsity_cliff import figures
-from sparsity_cliff.analysis import cliff, drift, gradients, sparsity, spikes, weights
+from sparsity_cliff.analysis import cliff, critical, drift, gradients, sparsity, spikes, weights
 from sparsity_cliff.analysis.points import points as points_of
 from sparsity_cliff.figures import FIGURES
 from sparsity_cliff.figures.style import COLUMN, TEXT, looks, save, span, styled
@@ -83,7 +83,7 @@ def facts(architectures, activations, losses, seeds, data):
                 **labels,
                 "status": "diverged at step 3" if diverges else "finished",
                 "target_sparsity": nominal,
-                "mechanism": None,
+                "mechanism": f"{activation[:-3]}(base=relu)" if activation in FAMILIES else None,
             }
         )
         grown = steps / (steps + 200)
@@ -178,6 +178,7 @@ def tables(name):
         "points": cliff.relative_score(points, baseline),
         "cliff": verdicts,
         "curves": curves,
+        "critical": critical.criticals(points, baseline=baseline, level=LEVEL),
     }
 
 
@@ -258,6 +259,9 @@ def test_note_says_what_is_missing_or_n_and_interval(figure, name):
         "sparsity_over_steps": {"nothing": "No run", **sparsity},
         "sparsity_by_depth": {"nothing": "No run", **sparsity},
         "cliff": {"nothing": "No run"},
+        "critical": dict.fromkeys(
+            ["one seed", "nothing", "dense", "soft", "long names"], "No architecture has a level"
+        ),
         "target_sparsity": dict.fromkeys(["nothing", "dense", "soft", "long names"], "No run with a sparsity control"),
         "weights": {"nothing": "No run"},
     }[figure]
@@ -366,6 +370,27 @@ def test_a_score_has_its_own_name_and_unit():
 
 PAIRS = [*(title for name in ARCHITECTURES for title in (name, f"{name} · mse")), "mpsenet"]  # of "large"
 BLOCKS = {"theory": [LOSSES, PAIRS], "spikes": [PAIRS, PAIRS, ["gpt", "gpt · mse"]]}
+
+
+@pytest.mark.parametrize("name", ["default", "large"])
+def test_critical_sparsity_is_drawn_with_its_ends(name):
+    table, page = tables(name)["critical"], draw("critical", name)
+    assert [axes.get_title() for axes in page.axes] == list(table["architecture"].unique())
+    kinds = {"-": set(), ":": set()}
+    for axes in page.axes:
+        own = table[table["architecture"] == axes.get_title()]
+        known = own[["low", "high"]].notna().all(axis=1)
+        bars = [line for line in axes.lines if len(line.get_xdata()) == 2]
+        solid = sorted(tuple(line.get_xdata()) for line in bars if line.get_linestyle() == "-")
+        assert solid == sorted(own.loc[known, ["low", "high"]].itertuples(index=False, name=None))
+        assert len(bars) == len(own)
+        marks = [(line.get_marker(), line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
+        ends = sorted(x for marker, x in marks if marker == "|")
+        assert ends == sorted(own[["low", "high"]].stack().dropna())
+        assert sorted(x for marker, x in marks if marker != "|") == sorted(own["sparsity"].dropna())
+        for line in bars:
+            kinds[line.get_linestyle()].add(axes)
+    assert all(kinds.values())  # or the study would show little
 
 
 @pytest.mark.parametrize("figure", [*LINES, "weights", "theory", "spikes"])

@@ -222,7 +222,7 @@ RETRAINS = {
     "data.sources.digits": "resnet vit",
     "data.sources.mnist1d": "mlp",
     "data.fetch data.prepare data.sources.cifar data.sources.fineweb data.sources.voicebank": NONE,
-    "figures figures.cliff figures.drift figures.near_zero_share figures.page figures.series": NONE,
+    "figures figures.cliff figures.critical figures.drift figures.near_zero_share figures.page figures.series": NONE,
     "figures.sparsity_by_depth figures.sparsity_over_steps figures.spikes figures.style figures.target_sparsity": NONE,
     "figures.theory figures.weights": NONE,
     "networks networks.activations networks.losses networks.models": ALL,

@@ -19,6 +19,7 @@ FIGURES = {
     "sparsity_over_steps": Entry("figures.sparsity_over_steps", ("sparsity_over_steps",)),
     "near_zero_share": Entry("figures.near_zero_share", ("sparsity_over_steps",)),
     "sparsity_by_depth": Entry("figures.sparsity_by_depth", ("sparsity_by_depth",)),
+    "critical": Entry("figures.critical", ("critical",)),
     "cliff": Entry("figures.cliff", ("points", "cliff", "curves")),
     "target_sparsity": Entry("figures.target_sparsity", ("points",)),
     "weights": Entry("figures.weights", ("weight_histograms",)),

@@ -1,0 +1,66 @@
+"""Critical sparsity: the zeros that each tolerated loss of score allows, by architecture and way of making zeros."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+from sparsity_cliff.figures import page
+from sparsity_cliff.figures.style import INK, looks, seeds, span
+
+LOWEST = 0.5  # sparsity at the left end of the axis, unless an interval begins below it
+
+
+def draw(critical: pd.DataFrame) -> Figure:
+    """The figure. critical: a row per architecture, mechanism, and tolerance."""
+    shown = critical[critical["verdict"] != "too few runs"]
+    if shown.empty:
+        return page.empty(
+            "Critical sparsity. No architecture has a level of sparsity and a baseline with two seeds each."
+        )
+    tolerances = sorted(shown["tolerance"].unique())
+    styles = looks(_names(shown["mechanism"]).values())
+    left = min(LOWEST, *shown["low"].dropna(), *shown["high"].dropna())
+    block = page.Block(list(shown["architecture"].unique()), "activation sparsity (%)", "loss of score (%)")
+    figure, (panels,) = page.panels([block], 1.6)
+    for architecture, axes in panels.items():
+        for row in shown[shown["architecture"] == architecture].itertuples():
+            name = _names(shown["mechanism"])[str(row.mechanism)]
+            beside = (list(styles).index(name) + 0.5) / len(styles) - 0.5
+            _interval(axes, row, tolerances.index(row.tolerance) + 0.7 * beside, styles[name].point, left)
+        page.percent_axis(axes.xaxis, low=left)
+        axes.set_yticks(range(len(tolerances)), [f"{100 * tolerance:g}" for tolerance in tolerances])
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(len(tolerances) - 0.5, -0.5)
+    handles = page.point_handles(styles)
+    handles["open end"] = Line2D([], [], color=INK, linestyle=":", linewidth=0.9)
+    notes = [f"{seeds(shown['n_reference'])} of the baseline.", f"Bars: {span(100 * shown['level'])} % interval."]
+    few = critical.loc[critical["verdict"] == "too few runs", ["architecture", "mechanism"]].drop_duplicates()
+    if len(few):
+        notes.append(f"Too few runs: {', '.join(few['architecture'].unique())}.")
+    return page.finish(figure, handles, notes)
+
+
+def _interval(axes: Axes, row: Any, y: float, point: dict[str, Any], left: float) -> None:
+    """The estimate and the interval of a row at height y. An open end is a dotted line to the end of the axis."""
+    low, high = (end if pd.notna(end) else None for end in (row.low, row.high))
+    line: Any = {"color": point["color"], "linewidth": 0.9, "zorder": 1.5}
+    if low is not None and high is not None:
+        axes.plot([low, high], [y, y], **line)
+    else:
+        axes.plot([left if low is None else low, 1 if high is None else high], [y, y], **line, linestyle=":")
+    for end in (low, high):
+        if end is not None:
+            axes.plot([end], [y], **line, marker="|", markersize=4)
+    if pd.notna(row.sparsity):
+        axes.plot([row.sparsity], [y], **point, markersize=3)
+
+
+def _names(mechanisms: "pd.Series[str]") -> dict[str, str]:
+    """Mechanism -> name in the legend: its function, with the options only where mechanisms share a function."""
+    functions = {text: text.partition("(")[0] for text in mechanisms.unique()}
+    shared = {name for name in functions.values() if list(functions.values()).count(name) > 1}
+    return {text: text if name in shared else name for text, name in functions.items()}
