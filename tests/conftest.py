@@ -40,27 +40,26 @@ def cover(config: pytest.Config) -> None:
 
 
 SLURM = {"slurm", "slurm_accounting", "slurm_factory"}
+SWEEPS = {"finished", "fresh"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Half of the workers begin with the tests of SLURM, which mostly wait, and two others with sweeps.
+    """Half of the workers begin with the tests of SLURM, which mostly wait, and another one with the sweeps.
 
     At first, pytest-xdist gives each worker an equal part of the list. Later, idle workers take over others' tests.
     """
 
-    def those_with(fixtures: set[str], among: list[pytest.Item]) -> list[pytest.Item]:
-        return [item for item in among if fixtures & set(getattr(item, "fixturenames", ()))]
+    def those_with(fixtures: set[str]) -> list[pytest.Item]:
+        return [item for item in items if fixtures & set(getattr(item, "fixturenames", ()))]
 
+    sweeps = those_with(SWEEPS)
+    slurm = [item for item in those_with(SLURM) if item not in sweeps]
     workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
     waiting = max(1, workers // 2)
-    slurm = those_with(SLURM, items)
-    others = [item for item in items if item not in set(slurm)]
-    finished, fresh = (those_with({fixture}, others) for fixture in ("finished", "fresh"))
-    others = [item for item in others if item not in {*finished, *fresh}]
-    parts = [slurm[i::waiting] for i in range(waiting)]
-    parts += [fresh, *([] for _ in range(workers - waiting - 2)), finished]
+    parts = [*(slurm[i::waiting] for i in range(waiting)), *([] for _ in range(workers - waiting - 1)), sweeps]
+    others = [item for item in items if item not in {*sweeps, *slurm}]
     for part in parts[:-1]:
-        missing = max(0, len(items) // workers - len(part))
+        missing = len(items) // workers - len(part)
         part += others[:missing]
         del others[:missing]
     items[:] = [item for part in [*parts, others] for item in part]
