@@ -38,6 +38,7 @@ class Flow:
     """A workflow in `folder`. Where a cluster is given, jobs go there."""
 
     def __init__(self, folder: Path, snakefile: str, cluster: Cluster | None = None):
+        server()  # started before the test's first job, because it takes longer than some jobs
         self.folder, self.cluster = folder, cluster
         self.outer: dict[str, str] = {}  # what else is in Snakemake's environment
         self.lost_after: float | None = None  # seconds, in place of the plugin's own

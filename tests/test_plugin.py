@@ -67,7 +67,7 @@ def submission(folder: Path, scripts: list[str], **changes: Any) -> Submission:
     return made
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
