@@ -701,6 +701,7 @@ def test_what_keeps_jobs_from_starting_is_said_and_what_is_said_helps(
     assert output.count(" do not start: ") == 2  # each once
 
 
+@pytest.mark.large  # what spoils the file has a few milliseconds, and a busy machine may not give them
 def test_a_damaged_outcome_stops_no_other_job_and_slurms_word_counts(slurm: Cluster, tmp_path: Path) -> None:
     """Something overwrites an outcome as soon as it is there."""
     snakefile = SHORT.replace(
