@@ -29,7 +29,7 @@ WORKERS ?= $(shell expr $(CORES) + 3)
 
 test: .venv/installed slurm  ## run the whole suite, with linters and types, and print its coverage
 	COVER=yes $(BIN)/pytest -n $(WORKERS) --dist worksteal
-	$(BIN)/slipcover --branch --skip-covered --merge .coverage/*.json --out .coverage/all.json
+	$(BIN)/slipcover --branch --skip-covered --merge .slipcover/*.json --out .slipcover/all.json
 
 test-large: .venv/installed slurm  ## run the suite's tests at full size, an hour or more
 	$(BIN)/pytest -m large -n $(WORKERS) --dist worksteal
@@ -58,7 +58,7 @@ benchmark: .venv/installed  ## measure overheads (docs/benchmarks.md)
 	$(BIN)/python benchmarks/dry_run.py
 
 clean:  ## remove results and caches, but not the environment
-	rm -rf results/*/ results/*.html .snakemake .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf results/*/ results/*.html .snakemake .pytest_cache .mypy_cache .ruff_cache .slipcover
 
 .venv/installed: requirements.lock requirements-compiled.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; try make PYTHON=python3.11")'

@@ -31,7 +31,7 @@ def cover(config: pytest.Config) -> None:
     starter.write_text('import os; exec(os.environ.get("COVER_CODE", ""), {})\n')
     config.add_cleanup(lambda: starter.unlink(missing_ok=True))
     os.environ["COVER_CODE"] = Path(__file__).with_name("cover.py").read_text()
-    data = config.rootpath / ".coverage"
+    data = config.rootpath / ".slipcover"
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir()
     os.environ |= {"COVER_ROOT": str(config.rootpath), "COVER_DATA": str(data)}

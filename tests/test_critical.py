@@ -9,6 +9,7 @@ from sparsity_cliff.analysis import critical
 from sparsity_cliff.analysis.critical import Level, criticals, locate
 
 X = np.linspace(0.6, 0.98, 11)
+NEEDED = "; at least 1 and 2 are needed, and a mean score of relu above 0"
 
 
 def scores(mean: float, seeds: int, sd: float, *key: object) -> np.ndarray:
@@ -123,6 +124,12 @@ def test_verdicts(
     assert reason in found.reason
 
 
+def test_without_a_safe_level_the_reference_is_the_lower_end() -> None:
+    means = np.r_[np.full(6, 0.665), np.full(5, 0.3)]
+    found = locate(curve(means, 0.05), reference(0.05, sparsity=0.5), 0.05)
+    assert (found.verdict, found.low, found.high) == ("bracket", 0.5, X[6])
+
+
 def test_undecided_levels_are_named() -> None:
     found = locate(curve(np.r_[np.full(4, 0.7), np.full(2, 0.665), np.full(5, 0.5)]), reference(), 0.05)
     assert found.verdict == "bracket"
@@ -176,14 +183,15 @@ def test_the_table_has_a_row_per_architecture_mechanism_and_tolerance() -> None:
     assert list(zip(table["architecture"], table["mechanism"], table["tolerance"], strict=True)) == cells
     row = table[table["mechanism"] == "topk"].set_index(["architecture", "tolerance"]).loc[("mlp", 0.05)]
     assert (row["verdict"], row["low"], row["high"]) == ("bracket", pytest.approx(0.8), pytest.approx(0.9))
-    assert (row["n_levels"], row["n_seeds"], row["n_reference"]) == (2, 10, 5)
+    assert (row["n_levels"], row["n_seeds"], row["n_reference"]) == (2, 5, 5)
     assert (row["sparsity_min"], row["sparsity_max"]) == pytest.approx((0.8, 0.9))
 
 
 def test_another_level_of_confidence_is_a_wider_bracket_and_is_in_the_table() -> None:
     usual, strict = (criticals(points(), baseline="relu", level=level) for level in (0.95, 1 - 1e-12))
     assert set(strict["level"]) == {1 - 1e-12}
-    assert (strict["verdict"] == "bracket").sum() < (usual["verdict"] == "bracket").sum()
+    assert (strict["low"] <= usual["low"]).all()
+    assert (strict["low"] < usual["low"]).any()
 
 
 @pytest.mark.parametrize(
@@ -198,7 +206,7 @@ def test_another_level_of_confidence_is_a_wider_bracket_and_is_in_the_table() ->
 def test_too_few_runs_are_a_verdict(frame: pd.DataFrame, reason: str) -> None:
     table = criticals(frame[frame["mechanism"] != "quantile"], baseline="relu")
     assert set(table["verdict"]) == {"too few runs"}
-    assert set(table["reason"]) == {f"{reason}; at least 1 and 2 are needed"}
+    assert set(table["reason"]) == {f"{reason}{NEEDED}"}
     assert table[["sparsity", "low", "high"]].isna().all(axis=None)
 
 
@@ -207,7 +215,12 @@ def test_an_architecture_without_controls_says_so() -> None:
     frame.loc[frame["architecture"] == "vit", "mechanism"] = None
     table = criticals(frame, baseline="relu").set_index("architecture").loc["vit"]
     assert table["mechanism"].tolist() == ["none"] * 4
-    assert set(table["reason"]) == {"0 levels with 2 or more seeds, and 5 seeds of relu; at least 1 and 2 are needed"}
+    assert set(table["reason"]) == {f"0 levels with 2 or more seeds, and 5 seeds of relu{NEEDED}"}
+
+
+def test_a_baseline_whose_score_is_not_positive_has_no_share_to_lose() -> None:
+    frame = points()
+    assert set(criticals(frame.assign(score=frame["score"] - 0.7), baseline="relu")["verdict"]) == {"too few runs"}
 
 
 def test_without_points_the_table_is_empty_and_has_its_columns() -> None:

@@ -50,9 +50,10 @@ CAN_BE_INTEL = "AMD" in environment.processor() and COMPILER is not None and sys
 EVERYDAY = "intel" if CAN_BE_INTEL else "oldest"
 
 
-def run_at(level: str, folder: Path, *files: Path) -> subprocess.CompletedProcess[str]:
-    """The tests marked `numerical` of these files, in a process at that level. Large ones are a part of large tests."""
-    marks = "numerical and not large" if level == EVERYDAY else "numerical"
+def run_at(
+    level: str, folder: Path, *files: Path, marks: str = "numerical and not large"
+) -> subprocess.CompletedProcess[str]:
+    """The tests with these marks of these files, in a process at that level."""
     # what these tests cover was measured without them, and what workers share was made at the processor's own level
     dropped = re.compile(f"PYTEST_|COVER|{shared.VARIABLE}$")
     environment = {key: value for key, value in os.environ.items() if not dropped.match(key)} | LEVELS[level]
@@ -91,14 +92,22 @@ def test_the_level_that_was_asked_for_is_in_force() -> None:
     assert os.environ.get("OTHER_THAN") != product()
 
 
-@pytest.mark.parametrize(
-    "level", [pytest.param(name, marks=[pytest.mark.large] if name != EVERYDAY else []) for name in LEVELS]
-)
-def test_numbers_hold_at_another_level(tmp_path: Path, level: str) -> None:
+def test_numbers_hold_at_another_level(tmp_path: Path) -> None:
+    hold(EVERYDAY, tmp_path, "numerical and not large")
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("level", LEVELS)
+def test_all_numbers_hold_at_every_level(tmp_path: Path, level: str) -> None:
+    hold(level, tmp_path, "numerical")
+
+
+def hold(level: str, tmp_path: Path, marks: str) -> None:
+    """The tests with these marks, of which there are many, pass at the level."""
     need(level)
     files = [file for file in sorted(TESTS.glob("test_*.py")) if "pytest.mark.numerical" in file.read_text()]
     assert len(files) > 5
-    done = run_at(level, tmp_path / "child", *files)
+    done = run_at(level, tmp_path / "child", *files, marks=marks)
     assert done.returncode == 0, done.stdout[-4000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed

@@ -701,26 +701,28 @@ def test_what_keeps_jobs_from_starting_is_said_and_what_is_said_helps(
     assert output.count(" do not start: ") == 2  # each once
 
 
-@pytest.mark.large  # what spoils the file has a few milliseconds, and a busy machine may not give them
 def test_a_damaged_outcome_stops_no_other_job_and_slurms_word_counts(slurm: Cluster, tmp_path: Path) -> None:
-    """Something overwrites an outcome as soon as it is there."""
-    snakefile = SHORT.replace(
-        "sleep {SECONDS};",
-        "[ {wildcards.i} = 2 ] || setsid sh spoil.sh {wildcards.i} & sleep 1; [ {wildcards.i} != 1 ];",
-    )
+    """Two outcomes are overwritten before Snakemake, which is stopped meanwhile, reads them."""
+    snakefile = SHORT.replace("sleep {SECONDS};", "until [ -e go ]; do sleep 0.1; done; [ {wildcards.i} != 1 ];")
     flow = Flow(tmp_path / "flow", snakefile, slurm)
-    (flow.folder / "spoil.sh").write_text(
-        "file=$(grep -l i=$1 .snakemake/submitit/*/?.sh); file=${file%.sh}.json\n"
-        "until [ -s $file ]; do :; done; echo torn > $file\n"  # at once, or the plugin reads it first
-    )
-    output = flow.run(
-        "--keep-going", "--latency-wait", "2", "--seconds-between-status-checks", "4", "--config", "jobs=3", check=False
-    )
+    process = flow.start("--keep-going", "--latency-wait", "2", "--config", "jobs=3")
+    flow.wait_for("out/0.starts", "out/1.starts", "out/2.starts")
+    process.send_signal(signal.SIGSTOP)
+    (flow.folder / "go").touch()
+    slurm.wait(lambda: sorted(slurm.states()) == ["COMPLETED", "COMPLETED", "FAILED"])
+    scripts = list(flow.folder.glob(".snakemake/submitit/*/?.sh"))
+    spoiled = [script.with_suffix(".json") for script in scripts if re.search("i=[01]", script.read_text())]
+    for path in spoiled:
+        assert path.stat().st_size
+        path.write_text("torn\n")
+    process.send_signal(signal.SIGCONT)
+    output = flow.finish(process, check=False)
     assert set(flow.outputs()) == {"0", "2"}
     assert output.count("\nError in rule work") == 1
     assert re.search(r"rule work, i=1: FAILED.*\n.*its outcome file cannot be read: \S+/\d\.json", output)
     named = re.findall(r"(\S+/\d\.json): damaged, not JSON; SLURM's state is used instead", output)
-    assert len(named) == len(set(named)) == 2
+    assert sorted(named) == sorted(map(str, spoiled))
+    assert len(spoiled) == 2
 
 
 # ------------------------------------------------------------------------------------------ disks

@@ -41,15 +41,15 @@ def collect(
 def _seeds(about: dict[str, Any]) -> list[dict[str, Any]]:
     """A row per seed of a trace.
 
-    mechanism and target_sparsity: how a sparsity control makes zeros, and its nominal share of them; missing for other
-    runs. *_seconds: the seed's equal share of the job's seconds, because a job trains its seeds one after another and
-    measures their total time.
+    target_sparsity: the nominal setting of a sparsity control, missing for other activations. *_seconds: the seed's
+    equal share of the job's seconds, because a job trains its seeds one after another and measures their total time.
     """
     spec = json.loads(about["spec"])
-    training, (way, target) = spec["training"], mechanism(spec)
+    training, activation = spec["training"], spec["activation"]
     common = {"run": about["run"], "data": spec["data"]["axis"], "dataset": spec["data"]["name"]}
     common |= {key: spec[key]["name"] for key in ("architecture", "activation", "loss", "normalization")}
-    common |= {"target_sparsity": target, "mechanism": way, "steps": training["steps"]}
+    common |= {"target_sparsity": activation.get("sparsity", activation.get("q")), "mechanism": mechanism(spec)}
+    common["steps"] = training["steps"]
     common |= {"device": about["device"], "threads": about["threads"], "torch": about["versions"]["torch"]}
     for key in ("processor", "instruction_set"):  # of every machine, for a run that moved
         common[key] = " + ".join(dict.fromkeys(place[key] for place in about.get("environments", []))) or None
@@ -61,20 +61,18 @@ def _seeds(about: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def mechanism(spec: Mapping[str, Any]) -> tuple[str | None, float | None]:
-    """(mechanism, level) of a run that controls its sparsity, (None, None) of others.
+def mechanism(spec: Mapping[str, Any]) -> str | None:
+    """The way in which a run makes zeros, the same at all levels of sparsity; None for a run without a control.
 
-    The mechanism is the way in which zeros are made: the control's function with all options but its level, and the
-    normalization before it, if it is not the architecture's own, or the activation behind it. The level is the nominal
-    share of zeros.
+    It is the control's function with all options but its level, and with the normalization before it, if that is not
+    the architecture's own, or the activation behind it.
     """
     other = {"activation": "normalization", "normalization": "activation"}
     for kind in ("activation", "normalization"):
         options = {key: value for key, value in spec[kind].items() if key != "name"}
-        level = options.pop("sparsity", options.pop("q", None))
-        if level is not None:
+        if options.pop("sparsity", options.pop("q", None)) is not None:
             function = options.pop("function", kind)
             if spec[other[kind]]["name"] != "default":
                 options[other[kind]] = spec[other[kind]]["name"]
-            return f"{function}({', '.join(f'{key}={value}' for key, value in sorted(options.items()))})", level
-    return None, None
+            return f"{function}({', '.join(f'{key}={value}' for key, value in sorted(options.items()))})"
+    return None

@@ -37,7 +37,7 @@ class Critical:
     - "beyond the range measured": every level keeps the score, so the critical sparsity is above the highest.
     - "not reached": every level loses more than tolerated. `low` is the sparsity of the reference, if that is lower.
     - "undecided": at least one end is unknown, because the runs differ too much to tell. `reason` names the levels.
-    - "too few runs": the reference, or every level, has fewer than two seeds.
+    - "too few runs": the reference, or every level, has fewer than two seeds, or the reference has no positive score.
     """
 
     architecture: str
@@ -49,7 +49,7 @@ class Critical:
     high: float = NAN
     level: float
     n_levels: int  # with at least two seeds
-    n_seeds: int  # of all these levels
+    n_seeds: int  # fewest of these levels
     n_reference: int  # seeds of the reference
     sparsity_min: float = NAN  # of the levels
     sparsity_max: float = NAN
@@ -159,7 +159,7 @@ def locate(levels: Sequence[Level], reference: Level, tolerance: float, *, level
         return Found("beyond the range measured", NAN, low, NAN, f"all levels lose less than {text}")
     if not below.any():
         return Found("undecided", estimate, low, NAN, f"no level is shown to lose more than {text}{unknown}")
-    if not safe.any():
+    if np.isnan(low):
         return Found("undecided", estimate, NAN, high, f"no level is shown to lose less than {text}{unknown}")
     shown = f"{100 * low:.0f} % of zeros lose less than {text}, {100 * high:.0f} % more{unknown}"
     return Found("bracket", estimate, low, high, shown)
@@ -194,14 +194,14 @@ def criticals(
                     tolerance=tolerance,
                     level=level,
                     n_levels=len(levels),
-                    n_seeds=sum(len(part.scores) for part in levels),
+                    n_seeds=min((len(part.scores) for part in levels), default=0),
                     n_reference=len(reference.scores),
                     sparsity_min=min(x, default=NAN),
                     sparsity_max=max(x, default=NAN),
                     reason=f"{len(levels)} levels with {MIN_SEEDS} or more seeds, and {len(reference.scores)} seeds of "
-                    f"{baseline}; at least 1 and {MIN_SEEDS} are needed",
+                    f"{baseline}; at least 1 and {MIN_SEEDS} are needed, and a mean score of {baseline} above 0",
                 )
-                if levels and len(reference.scores) >= MIN_SEEDS:
+                if levels and len(reference.scores) >= MIN_SEEDS and reference.scores.mean() > 0:
                     row = dataclasses.replace(row, **locate(levels, reference, tolerance, level=level)._asdict())
                 rows.append(dataclasses.asdict(row))
     return pd.DataFrame(rows, columns=[field.name for field in dataclasses.fields(Critical)])

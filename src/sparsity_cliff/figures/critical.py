@@ -22,13 +22,14 @@ def draw(critical: pd.DataFrame) -> Figure:
             "Critical sparsity. No architecture has a level of sparsity and a baseline with two seeds each."
         )
     tolerances = sorted(shown["tolerance"].unique())
-    styles = looks(_names(shown["mechanism"]).values())
+    names = _names(shown["mechanism"])
+    styles = looks(names.values())
     left = min(LOWEST, *shown["low"].dropna(), *shown["high"].dropna())
     block = page.Block(list(shown["architecture"].unique()), "activation sparsity (%)", "loss of score (%)")
     figure, (panels,) = page.panels([block], 1.6)
     for architecture, axes in panels.items():
         for row in shown[shown["architecture"] == architecture].itertuples():
-            name = _names(shown["mechanism"])[str(row.mechanism)]
+            name = names[str(row.mechanism)]
             beside = (list(styles).index(name) + 0.5) / len(styles) - 0.5
             _interval(axes, row, tolerances.index(row.tolerance) + 0.7 * beside, styles[name].point, left)
         page.percent_axis(axes.xaxis, low=left)
@@ -36,11 +37,15 @@ def draw(critical: pd.DataFrame) -> Figure:
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_ylim(len(tolerances) - 0.5, -0.5)
     handles = page.point_handles(styles)
-    handles["open end"] = Line2D([], [], color=INK, linestyle=":", linewidth=0.9)
-    notes = [f"{seeds(shown['n_reference'])} of the baseline.", f"Bars: {span(100 * shown['level'])} % interval."]
-    few = critical.loc[critical["verdict"] == "too few runs", ["architecture", "mechanism"]].drop_duplicates()
+    if shown[["low", "high"]].isna().any(axis=None):
+        handles["open end"] = Line2D([], [], color=INK, linestyle=":", linewidth=0.9)
+    notes = [
+        f"{seeds(shown['n_reference'])} of the baseline, {span(shown['n_seeds'])} or more of each level.",
+        f"Dots: estimates. Bars: {span(100 * shown['level'])} % intervals, t tests over seeds.",
+    ]
+    few = critical.loc[critical["verdict"] == "too few runs", "architecture"].unique()
     if len(few):
-        notes.append(f"Too few runs: {', '.join(few['architecture'].unique())}.")
+        notes.append(f"Too few runs: {', '.join(few)}.")
     return page.finish(figure, handles, notes)
 
 
