@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -37,6 +38,12 @@ def cover(config: pytest.Config) -> None:
     os.environ |= {"COVER_ROOT": str(config.rootpath), "COVER_DATA": str(data)}
     nothing = Slipcover(branch=True, source=["src"]).get_coverage()  # of every module, imported or not
     (data / "nothing.json").write_text(json.dumps(nothing))
+
+
+def pytest_sessionfinish() -> None:
+    """Write the coverage of a worker now: once it has said that it is done, it has little time to exit."""
+    for finder in sys.meta_path:
+        getattr(finder, "write", lambda: None)()
 
 
 SLURM = {"slurm", "slurm_accounting", "slurm_factory"}

@@ -6,7 +6,7 @@ half as long again as the tests. A process that is killed leaves no data.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType
 from typing import Any
@@ -19,19 +19,24 @@ class Finder:
 
     def __init__(self) -> None:
         self.loader: Any = None
+        self.write: Callable[[], None] = lambda: None
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
         if name.partition(".")[0] not in PACKAGES:
             return None
         spec = PathFinder.find_spec(name, path)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):
-            self.loader = self.loader or start()
+            if self.loader is None:
+                self.loader, self.write = start()
             spec.loader = self.loader(spec.loader, spec.origin)
         return spec
 
 
-def start() -> Any:
-    """Begin to measure, and write what has run when this process exits. The result makes loaders that instrument."""
+def start() -> tuple[Any, Callable[[], None]]:
+    """Begin to measure, and write what has run when this process exits.
+
+    Returns what makes loaders that instrument, and the function that writes. Only its first call counts.
+    """
     import ast
     import atexit
     import json
@@ -45,7 +50,7 @@ def start() -> Any:
     from slipcover.importer import SlipcoverLoader
 
     root, folder = Path(os.environ["COVER_ROOT"]), os.environ["COVER_DATA"]
-    measured, leave = Slipcover(immediate=True, branch=True), os._exit
+    measured, leave, written = Slipcover(immediate=True, branch=True), os._exit, 0
 
     class Loader(SlipcoverLoader):
         def get_code(self, name: str) -> CodeType:  # of python -m, which SlipCover's own loader does not instrument
@@ -56,6 +61,10 @@ def start() -> Any:
         return copy.exists() and copy.read_bytes() == own.read_bytes()
 
     def write() -> None:
+        nonlocal written
+        if written == os.getpid():
+            return
+        written = os.getpid()
         os.chdir("/")  # the working directory may be gone
         found = measured.get_coverage()
         own = {name: root / "src" / name.rpartition("src/")[2] for name in found["files"]}
@@ -70,7 +79,7 @@ def start() -> Any:
 
     atexit.register(write)
     os._exit = end  # forked processes leave so
-    return partial(Loader, measured)
+    return partial(Loader, measured), write
 
 
 # Snakemake starts another Snakemake for each job, which runs nothing of ours that the first one has not run, and a

@@ -193,7 +193,8 @@ def nearest_to_zero(model: str, x: torch.Tensor, seed: int) -> float:
 def value(facts: list[Any], metric: str, layer: str | None = None, step: int | None = None) -> float:
     """The one value of a metric (`loss@train` for that of a split), at a step or at the last one."""
     metric, _, split = metric.partition("@")
-    found = [f for f in facts if f[5] == metric and f[3] == layer and (not split or f[2] == split)]
+    means = [f for f in facts if len(f) == 7]  # not those of single examples
+    found = [f for f in means if f[5] == metric and f[3] == layer and (not split or f[2] == split)]
     step = max(f[1] for f in found) if step is None else step
     (result,) = (f[6] for f in found if f[1] == step)
     return float(result)

@@ -79,7 +79,7 @@ def add(study: Traces, activation: str = "relu", **spec: object) -> str:
 
 def test_points_are_the_last_step_of_finished_seeds(study: Traces) -> None:
     run = add(study, diverged={1: 3})
-    table = points(*study.tables(), ["cross_entropy"], [])
+    table = points(*study.tables(), ["cross_entropy"], "relu")
     assert table["seed"].tolist() == [0, 2]
     assert table["sparsity"].tolist() == [4.0, 4.2]
     assert table["score"].tolist() == [value("relu", seed, 4) for seed in (0, 2)]
@@ -87,30 +87,29 @@ def test_points_are_the_last_step_of_finished_seeds(study: Traces) -> None:
     assert set(table["run"]) == {run}
 
 
-def test_points_leave_out_other_losses_and_random_data_and_mark_the_excluded(study: Traces) -> None:
+def test_points_leave_out_other_losses_and_random_data(study: Traces) -> None:
     add(study, "relu")
     add(study, "gelu")
     add(study, "tanh")
     add(study, "gelu", loss="mse")
     add(study, "relu", data="random")
     tables = study.tables()
-    table = points(*tables, ["cross_entropy"], ["tanh"])
+    table = points(*tables, ["cross_entropy"], "relu")
     assert table["configuration"].tolist() == ["gelu"] * 3 + ["relu"] * 3 + ["tanh"] * 3  # the order of run ids
-    assert table["fitted"].tolist() == [True] * 6 + [False] * 3
-    assert points(*tables, ["mse"], [])["configuration"].tolist() == ["gelu"] * 3
+    assert points(*tables, ["mse"], "relu")["configuration"].tolist() == ["gelu"] * 3
 
 
 def test_a_configuration_names_the_normalization_that_is_not_the_architectures_own(study: Traces) -> None:
     add(study, "relu")
     add(study, "relu", normalization="plain")
-    table = points(*study.tables(), ["cross_entropy"], [])
+    table = points(*study.tables(), ["cross_entropy"], "relu")
     assert table["configuration"].unique().tolist() == ["relu", "relu · plain"]
 
 
 def test_points_carry_the_target_of_a_control(study: Traces) -> None:
     add(study, "relu")
     add(study, "topk_80", entry={"name": "topk_80", "sparsity": 0.8})
-    table = points(*study.tables(), ["cross_entropy"], [])
+    table = points(*study.tables(), ["cross_entropy"], "relu")
     assert table.groupby("configuration")["target_sparsity"].first().fillna(-1).to_dict() == {
         "relu": -1,
         "topk_80": 0.8,
@@ -121,7 +120,7 @@ def test_points_carry_the_target_of_a_control(study: Traces) -> None:
 def test_points_of_one_cell_in_two_blocks_of_seeds_stand_together(study: Traces) -> None:
     add(study, seeds=[0, 1])
     add(study, seeds=[2])
-    table = points(*study.tables(), ["cross_entropy"], [])
+    table = points(*study.tables(), ["cross_entropy"], "relu")
     assert table["seed"].tolist() == [0, 1, 2]
     assert table["score"].tolist() == [value("relu", seed, 4) for seed in range(3)]
 
@@ -135,11 +134,22 @@ def scored(**scores: float) -> object:
     return rows
 
 
+def test_a_relative_score_is_over_the_mean_of_the_architectures_own_baseline(study: Traces) -> None:
+    study.add(scored(accuracy=1.0))  # type: ignore[arg-type]
+    study.add(scored(accuracy=2.0), activation="gelu")  # type: ignore[arg-type]
+    study.add(scored(accuracy=2.0), activation="gelu", architecture="vit")  # type: ignore[arg-type]
+    study.add(scored(accuracy=-5.0), architecture="cnn")  # type: ignore[arg-type]
+    table = points(*study.tables(), ["cross_entropy"], "relu")
+    found = table.groupby(["architecture", "configuration"])["relative_score"].agg(list)
+    assert found["mlp"].to_dict() == {"gelu": [1, 1.5, 2], "relu": [0.5, 1, 1.5]}  # the baseline scores 1, 2, 3
+    assert table.loc[table["architecture"] != "mlp", "relative_score"].isna().all()
+
+
 def test_a_score_is_the_accuracy_or_else_pesq_or_else_stoi(study: Traces) -> None:
     study.add(scored(accuracy=1.0, stoi=3.0), architecture="gpt")  # type: ignore[arg-type]
     study.add(scored(pesq=2.0, stoi=3.0), architecture="mpsenet")  # type: ignore[arg-type]
     study.add(scored(stoi=3.0), architecture="other")  # type: ignore[arg-type]
-    table = points(*study.tables(), ["cross_entropy"], [])
+    table = points(*study.tables(), ["cross_entropy"], "relu")
     found = table.groupby("architecture", sort=False)[["metric", "score"]].agg(list)
     assert found["metric"].to_dict() == {"gpt": ["accuracy"] * 3, "mpsenet": ["pesq"] * 3, "other": ["stoi"] * 3}
     assert found["score"].to_dict() == {"gpt": [1, 2, 3], "mpsenet": [2, 3, 4], "other": [3, 4, 5]}
@@ -149,7 +159,7 @@ def test_all_points_of_an_architecture_have_the_same_score(study: Traces) -> Non
     """Where PESQ fails for one run, all are judged by STOI: no curve mixes two scales."""
     study.add(scored(pesq=2.0, stoi=0.5), activation="relu")  # type: ignore[arg-type]
     study.add(scored(pesq=float("nan"), stoi=0.6), activation="gelu")  # type: ignore[arg-type]
-    table = points(*study.tables(), ["cross_entropy"], [])
+    table = points(*study.tables(), ["cross_entropy"], "relu")
     assert set(table["metric"]) == {"stoi"}
     assert table["score"].tolist() == pytest.approx([0.6, 1.6, 2.6, 0.5, 1.5, 2.5])  # GELU, ReLU
 
@@ -164,7 +174,7 @@ def test_each_architecture_is_judged_with_the_first_of_the_losses_that_it_has(st
         ("cnn", "other", "real"),
     ]:
         study.add(outcome("relu"), architecture=architecture, loss=loss, data=data)  # type: ignore[arg-type]
-    table = points(*study.tables(), ["cross_entropy", "mse", "speech"], [])
+    table = points(*study.tables(), ["cross_entropy", "mse", "speech"], "relu")
     found = table.groupby("architecture")["loss"].unique().map(list).to_dict()
     assert found == {"mlp": ["cross_entropy"], "vit": ["mse"], "mpsenet": ["speech"]}
 
@@ -348,6 +358,7 @@ def test_sparsity_by_depth_is_each_sites_at_the_last_step(study: Traces) -> None
 # ------------------------------------------------------------------------------------------ drift
 
 FED = ("blocks.0.weight", "blocks.1.weight")
+STD = 0.25  # of every matrix at initialization
 
 
 def drifting(activation: str, data: str = "real", fed: tuple[str, ...] = FED) -> object:
@@ -357,14 +368,23 @@ def drifting(activation: str, data: str = "real", fed: tuple[str, ...] = FED) ->
                 yield Fact(seed, 0, None, matrix, depth, "fed_by_activation", 1.0)
             if matrix == "head.weight":
                 yield Fact(seed, 0, None, matrix, depth, "head_weight", 1.0)
+            yield Fact(seed, 0, None, matrix, depth, "weight_std", STD)
             for step in (0, 1, 4):
-                yield Fact(seed, step, None, matrix, depth, "drift_z", value(activation, data, seed, matrix, step))
+                mean = value(activation, data, seed, matrix, step)
+                yield Fact(seed, step, None, matrix, depth, "weight_mean", mean)
+        for depth, site in enumerate(("stem.act", "blocks.0.act")):
+            yield Fact(seed, 0, "test", site, depth, "preactivation_std", 2.0)
+            for step in (0, 1, 4):
+                yield Fact(seed, step, "test", site, depth, "preactivation_mean", 2.0 * (1 + depth) * step + seed)
 
     return rows
 
 
 def expected(activation: str, data: str = "real", seeds: range = range(3), step: int = 4) -> np.ndarray:
-    return np.array([np.mean([value(activation, data, seed, matrix, step) for matrix in FED]) for seed in seeds])
+    def d(seed: int, matrix: str) -> float:
+        return (value(activation, data, seed, matrix, step) - value(activation, data, seed, matrix, 0)) / STD
+
+    return np.array([np.mean([d(seed, matrix) for matrix in FED]) for seed in seeds])
 
 
 @pytest.fixture
@@ -376,16 +396,42 @@ def drifted(study: Traces) -> Tables:
 
 
 def test_drift_is_the_mean_over_fed_matrices_without_the_head(drifted: Tables) -> None:
-    table = drift.drift(*drifted, LEVEL).set_index(["activation", "data", "step"])
+    table = drift.drift(*drifted, LEVEL)
+    table = table[table["quantity"] == "weights"].set_index(["activation", "data", "step"])
     assert len(table) == 2 * 2 * 3
     for (activation, data, step), row in table.iterrows():  # type: ignore[misc]
         numbers = expected(activation, data, step=step)
-        interval = stats.t.interval(LEVEL, 2, numbers.mean(), stats.sem(numbers))
+        error = stats.sem(numbers)  # 0 at step 0
+        interval = stats.t.interval(LEVEL, 2, numbers.mean(), error) if step else (0, 0)
         assert row[["mean", "low", "high"]].tolist() == pytest.approx([numbers.mean(), *interval])
 
 
+def test_the_drift_of_preactivations_is_the_mean_over_sites(drifted: Tables) -> None:
+    table = drift.drift(*drifted, LEVEL)
+    own = table[(table["quantity"] == "pre-activations") & (table["activation"] == "relu") & (table["data"] == "real")]
+    assert own["step"].tolist() == [0, 1, 4]
+    assert own["mean"].tolist() == pytest.approx([0, 1.5, 6])  # the seed's offset is there from the start
+    assert own["low"].tolist() == pytest.approx(own["high"].tolist())
+
+
+def test_a_site_without_spread_at_the_start_has_no_drift(study: Traces) -> None:
+    def rows(seed: int) -> Iterator[Fact]:
+        for site, std in (("a", 0.0), ("b", 2.0)):
+            yield Fact(seed, 0, "test", site, 0, "preactivation_std", std)
+            for step in (0, 4):
+                yield Fact(seed, step, "test", site, 0, "preactivation_mean", float(step))
+
+    study.add(rows)
+    assert drift.drift(*study.tables(), LEVEL)["mean"].tolist() == [0, 2]
+
+
+def contrasts(tables: Tables, control: str) -> pd.DataFrame:
+    table = drift.drift_contrasts(*tables, [control], LEVEL)
+    return table[table["quantity"] == "weights"]
+
+
 def test_contrasts_are_paired_by_seed(drifted: Tables) -> None:
-    table = drift.drift_contrasts(*drifted, ["tanh"], LEVEL).set_index(["activation", "data", "against"])
+    table = contrasts(drifted, "tanh").set_index(["activation", "data", "against"])
     assert set(table.index) == {
         *((a, d, "nothing") for a in ("relu", "tanh") for d in ("real", "random")),
         ("relu", "real", "tanh"),
@@ -410,7 +456,7 @@ def test_contrasts_are_paired_by_seed(drifted: Tables) -> None:
 def test_only_seeds_that_both_have_are_paired(study: Traces) -> None:
     study.add(drifting("relu"), seeds=range(4), diverged={0: 1})  # type: ignore[arg-type]
     study.add(drifting("tanh"), seeds=range(4), diverged={3: 1}, activation="tanh")  # type: ignore[arg-type]
-    table = drift.drift_contrasts(*study.tables(), ["tanh"], LEVEL).set_index(["activation", "against"])
+    table = contrasts(study.tables(), "tanh").set_index(["activation", "against"])
     seeds = range(1, 3)
     difference = expected("relu", seeds=seeds) - expected("tanh", seeds=seeds)
     assert table.loc[("relu", "tanh"), ["mean", "n"]].tolist() == pytest.approx([difference.mean(), 2])
@@ -420,15 +466,17 @@ def test_only_seeds_that_both_have_are_paired(study: Traces) -> None:
 def test_equal_differences_have_no_p_value(study: Traces) -> None:
     study.add(drifting("relu"))  # type: ignore[arg-type]
     study.add(drifting("relu"), activation="copy")  # type: ignore[arg-type]
-    table = drift.drift_contrasts(*study.tables(), ["copy"], LEVEL).set_index(["activation", "against"])
+    table = contrasts(study.tables(), "copy").set_index(["activation", "against"])
     assert table.loc[("relu", "copy"), ["mean", "low", "high"]].tolist() == [0, 0, 0]
     assert np.isnan(table.loc[("relu", "copy"), "p"])
 
 
 def test_matrices_that_no_activation_feeds_do_not_count(study: Traces) -> None:
     study.add(drifting("relu", fed=FED[:1]))  # type: ignore[arg-type]
-    table = drift.drift(*study.tables(), LEVEL).set_index("step")
-    assert table.loc[4, "mean"] == pytest.approx(np.mean([value("relu", "real", seed, FED[0], 4) for seed in range(3)]))
+    table = drift.drift(*study.tables(), LEVEL)
+    row = table[(table["quantity"] == "weights") & (table["step"] == 4)].iloc[0]
+    before, after = (np.mean([value("relu", "real", s, FED[0], step) for s in range(3)]) for step in (0, 4))
+    assert row["mean"] == pytest.approx((after - before) / STD)
 
 
 # ------------------------------------------------------------------------------------------ weights
@@ -484,10 +532,10 @@ COLUMNS = {
         "near_zero_share",
         "target_sparsity",
         "mechanism",
-        "fitted",
+        "relative_score",
     },
-    "drift": {*means.CELL, "step", "mean", "low", "high", "n", "level"},
-    "drift_contrasts": {*means.CELL, "against", "mean", "low", "high", "n", "level", "p"},
+    "drift": {*means.CELL, "quantity", "step", "mean", "low", "high", "n", "level"},
+    "drift_contrasts": {*means.CELL, "quantity", "against", "mean", "low", "high", "n", "level", "p"},
     "sparsity_over_steps": {*means.CELL, "metric", "step", "mean", "low", "high", "n", "level", "dense"},
     "sparsity_by_depth": {*means.CELL, "metric", "layer", "depth", "mean", "low", "high", "n", "level", "dense"},
     "histograms": {*means.CELL, "moment", "left", "right", "density", "outside", "n"},
@@ -506,7 +554,7 @@ def everything(seed: int) -> Iterator[Fact]:
 
 def all_tables(facts: pd.DataFrame, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {
-        "points": points(facts, runs, ["cross_entropy"], []),
+        "points": points(facts, runs, ["cross_entropy"], "relu"),
         "drift": drift.drift(facts, runs, LEVEL),
         "drift_contrasts": drift.drift_contrasts(facts, runs, ["relu"], LEVEL),
         "sparsity_over_steps": sparsity.sparsity_over_steps(facts, runs, LEVEL),

@@ -57,9 +57,14 @@ class Traces:
 
     def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The tables `facts` and `runs`, as the analysis reads them."""
-        facts, runs = self.folder / "facts.parquet", self.folder / "runs.parquet"
-        collect(self.files, self.specs, self.codes, facts, runs, "f" * 64)
-        return pd.read_parquet(facts), pd.read_parquet(runs)
+        return self.collected()[:2]
+
+    def collected(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """The tables `facts`, `runs`, and `examples`."""
+        paths = [self.folder / f"{name}.parquet" for name in ("facts", "runs", "examples")]
+        collect(self.files, self.specs, self.codes, *paths, origin="f" * 64)
+        facts, runs, examples = map(pd.read_parquet, paths)
+        return facts, runs, examples
 
 
 def rows(seed: int) -> list[Fact]:
@@ -73,10 +78,27 @@ def test_facts_are_all_rows_of_all_traces(tmp_path: Path) -> None:
     study = Traces(tmp_path)
     names = [study.add(rows, activation=name) for name in ("gelu", "relu")]
     facts, _ = study.tables()
-    assert facts.columns.tolist() == schema.SCHEMA.names
+    assert facts.columns.tolist() == [name for name in schema.SCHEMA.names if name != "example"]
     assert facts["run"].tolist() == [name for name in names for _ in range(6)]
     assert facts["value"].tolist() == [2.0, -1.0, 3.0, -1.0, 4.0, -1.0] * 2
     assert facts["layer"].isna().tolist() == [True, False] * 6
+
+
+def test_the_scores_of_held_out_examples_are_a_table_of_their_own(tmp_path: Path) -> None:
+    def judged(seed: int) -> list[Fact]:
+        scores = [Fact(seed, 4, "test", None, None, "accuracy", value, i) for i, value in enumerate([0.0, 1.0, 0.5])]
+        return [*rows(seed), *scores, Fact(seed, 4, "test", None, None, "pesq", 2.5, 2)]  # 0 and 1 have none
+
+    study = Traces(tmp_path)
+    name = study.add(judged, seeds=[3, 5])
+    study.add(rows, activation="silu")
+    facts, _, examples = study.collected()
+    assert "accuracy" not in set(facts["metric"])
+    assert list(zip(examples["run"], examples["seed"], examples["metric"], strict=True)) == [
+        (name, seed, metric) for seed in (3, 5) for metric in ("accuracy", "pesq")
+    ]
+    assert examples["values"].iloc[0].tolist() == [0.0, 1.0, 0.5]
+    assert examples["values"].iloc[1] == pytest.approx([np.nan, np.nan, 2.5], nan_ok=True)
 
 
 def test_runs_have_a_row_per_seed(tmp_path: Path) -> None:

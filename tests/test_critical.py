@@ -1,58 +1,23 @@
-"""Critical sparsity: the tests against SciPy's, brackets where the truth is known, and every verdict."""
+"""Critical sparsity: brackets where the truth is known, and every verdict."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from invented import X, curve, points, reference
 from scipy import stats
 
 from sparsity_cliff.analysis import critical
-from sparsity_cliff.analysis.critical import Level, criticals, locate
+from sparsity_cliff.analysis.critical import locate
+from sparsity_cliff.analysis.curves import Curve, Level, curves
 
-X = np.linspace(0.6, 0.98, 11)
-NEEDED = "; at least 1 and 2 are needed, and a mean score of relu above 0"
-
-
-def scores(mean: float, seeds: int, sd: float, *key: object) -> np.ndarray:
-    """Scores with exactly this mean and standard deviation."""
-    drawn = np.random.default_rng(list(repr(key).encode())).normal(size=seeds)
-    exact: np.ndarray = mean + sd * (drawn - drawn.mean()) / drawn.std(ddof=1)
-    return exact
+NEEDED = " of the baseline; at least 1 and 2 are needed, and a mean score of the baseline above 0"
 
 
-def curve(means: np.ndarray, sd: float = 0.005, seeds: int = 4) -> list[Level]:
-    return [Level(float(x), scores(mean, seeds, sd, i)) for i, (x, mean) in enumerate(zip(X, means, strict=True))]
+def criticals(frame: pd.DataFrame, *, level: float = 0.95, **options: object) -> pd.DataFrame:
+    return critical.criticals(curves(frame, None, "relu"), level=level, **options)  # type: ignore[arg-type]
 
 
-def reference(sd: float = 0.005, seeds: int = 9, mean: float = 0.7, sparsity: float = 0.5) -> Level:
-    return Level(sparsity, scores(mean, seeds, sd, "reference"))
-
-
-# ------------------------------------------------------------------------------------------ the tests
-
-
-@pytest.mark.parametrize("tolerance", [0.01, 0.05, 0.3])
-def test_with_one_level_it_is_the_t_test_of_two_samples(tolerance: float) -> None:
-    """With equal variances, as in SciPy's, because the reference's scores count with the factor that must be kept."""
-    own, theirs = Level(0.8, scores(0.66, 5, 0.01, "a")), reference()
-    kept = 1 - tolerance
-    t, freedom = critical._tests([own], theirs, kept)
-    pooled = (4 * own.scores.var(ddof=1) + 8 * theirs.scores.var(ddof=1)) / 12
-    expected = (own.scores.mean() - kept * theirs.scores.mean()) / np.sqrt(pooled * (1 / 5 + kept**2 / 9))
-    assert (t.item(), freedom) == (pytest.approx(expected), 12)
-    if tolerance == 0.01:  # nearly the same scale: SciPy's test of the scaled scores differs by its pooled variance
-        scipys = stats.ttest_ind(own.scores, kept * theirs.scores).statistic
-        assert t.item() == pytest.approx(scipys, rel=0.02)
-
-
-def test_the_held_out_sample_widens_the_test_by_the_paired_differences() -> None:
-    random = np.random.default_rng(0)
-    right, worse = random.random(400), random.random(400)
-    own, theirs = Level(0.8, scores(0.66, 5, 0.01, 1), worse), reference()._replace(examples=right)
-    seeds_only, _ = critical._tests([own._replace(examples=None)], theirs, 0.95)
-    both, _ = critical._tests([own], theirs, 0.95)
-    difference = own.scores.mean() - 0.95 * theirs.scores.mean()
-    sampled = stats.sem(worse - 0.95 * right)
-    assert 1 / both.item() ** 2 == pytest.approx(1 / seeds_only.item() ** 2 + (sampled / difference) ** 2)
+# ------------------------------------------------------------------------------------------ brackets
 
 
 def test_each_direction_stops_at_its_first_failure() -> None:
@@ -62,9 +27,6 @@ def test_each_direction_stops_at_its_first_failure() -> None:
     safe, below = critical.bracket(curve(means), reference(), 0.05, 0.95)
     assert safe.tolist() == [True] * 3 + [False] * 8
     assert below.tolist() == [False] * 8 + [True] * 3
-
-
-# ------------------------------------------------------------------------------------------ brackets
 
 
 @pytest.mark.parametrize("tolerance", critical.TOLERANCES)
@@ -161,24 +123,8 @@ def test_intervals_hold_the_truth_at_least_as_often_as_they_say(truth: str) -> N
 # ------------------------------------------------------------------------------------------ the table
 
 
-def points(**changes: object) -> pd.DataFrame:
-    rows = []
-    for architecture in ("mlp", "vit"):
-        for name, way, x, mean in (
-            ("relu", None, 0.5, 0.7),
-            ("gelu", None, 0.0, 0.72),
-            ("topk_80", "topk", 0.8, 0.69),
-            ("topk_90", "topk", 0.9, 0.5),
-            ("q_90", "quantile", 0.9, 0.7),
-        ):
-            for seed, score in enumerate(scores(mean, 5, 0.002, architecture, name)):
-                rows.append((architecture, name, way, seed, x + 0.001 * (seed - 2), score))
-    columns = ["architecture", "configuration", "mechanism", "seed", "sparsity", "score"]
-    return pd.DataFrame(rows, columns=columns).assign(**changes)
-
-
 def test_the_table_has_a_row_per_architecture_mechanism_and_tolerance() -> None:
-    table = criticals(points(), baseline="relu")
+    table = criticals(points())
     cells = [(a, m, t) for a in ("mlp", "vit") for m in ("topk", "quantile") for t in critical.TOLERANCES]
     assert list(zip(table["architecture"], table["mechanism"], table["tolerance"], strict=True)) == cells
     row = table[table["mechanism"] == "topk"].set_index(["architecture", "tolerance"]).loc[("mlp", 0.05)]
@@ -188,7 +134,7 @@ def test_the_table_has_a_row_per_architecture_mechanism_and_tolerance() -> None:
 
 
 def test_another_level_of_confidence_is_a_wider_bracket_and_is_in_the_table() -> None:
-    usual, strict = (criticals(points(), baseline="relu", level=level) for level in (0.95, 1 - 1e-12))
+    usual, strict = (criticals(points(), level=level) for level in (0.95, 1 - 1e-12))
     assert set(strict["level"]) == {1 - 1e-12}
     assert (strict["low"] <= usual["low"]).all()
     assert (strict["low"] < usual["low"]).any()
@@ -197,14 +143,14 @@ def test_another_level_of_confidence_is_a_wider_bracket_and_is_in_the_table() ->
 @pytest.mark.parametrize(
     ("frame", "reason"),
     [
-        (points().query("configuration != 'relu'"), "2 levels with 2 or more seeds, and 0 seeds of relu"),
-        (points().query("configuration != 'relu' or seed == 0"), "2 levels with 2 or more seeds, and 1 seeds of relu"),
-        (points().query("configuration == 'relu' or seed == 0"), "0 levels with 2 or more seeds, and 5 seeds of relu"),
+        (points().query("configuration != 'relu'"), "2 levels with 2 or more seeds, and 0 seeds"),
+        (points().query("configuration != 'relu' or seed == 0"), "2 levels with 2 or more seeds, and 1 seeds"),
+        (points().query("configuration == 'relu' or seed == 0"), "0 levels with 2 or more seeds, and 5 seeds"),
     ],
     ids=["no reference", "one seed of it", "one seed of each level"],
 )
 def test_too_few_runs_are_a_verdict(frame: pd.DataFrame, reason: str) -> None:
-    table = criticals(frame[frame["mechanism"] != "quantile"], baseline="relu")
+    table = criticals(frame[frame["mechanism"] != "quantile"])
     assert set(table["verdict"]) == {"too few runs"}
     assert set(table["reason"]) == {f"{reason}{NEEDED}"}
     assert table[["sparsity", "low", "high"]].isna().all(axis=None)
@@ -213,18 +159,18 @@ def test_too_few_runs_are_a_verdict(frame: pd.DataFrame, reason: str) -> None:
 def test_an_architecture_without_controls_says_so() -> None:
     frame = points()
     frame.loc[frame["architecture"] == "vit", "mechanism"] = None
-    table = criticals(frame, baseline="relu").set_index("architecture").loc["vit"]
+    table = criticals(frame).set_index("architecture").loc["vit"]
     assert table["mechanism"].tolist() == ["none"] * 4
-    assert set(table["reason"]) == {f"0 levels with 2 or more seeds, and 5 seeds of relu{NEEDED}"}
+    assert set(table["reason"]) == {f"0 levels with 2 or more seeds, and 5 seeds{NEEDED}"}
 
 
 def test_a_baseline_whose_score_is_not_positive_has_no_share_to_lose() -> None:
     frame = points()
-    assert set(criticals(frame.assign(score=frame["score"] - 0.7), baseline="relu")["verdict"]) == {"too few runs"}
+    assert set(criticals(frame.assign(score=frame["score"] - 0.7))["verdict"]) == {"too few runs"}
 
 
 def test_without_points_the_table_is_empty_and_has_its_columns() -> None:
-    table = criticals(points().iloc[:0], baseline="relu")
+    table = criticals(points().iloc[:0])
     assert len(table) == 0
     assert "verdict" in table.columns
 
@@ -232,4 +178,41 @@ def test_without_points_the_table_is_empty_and_has_its_columns() -> None:
 @pytest.mark.parametrize("tolerance", [0, 1, -0.1, 5, float("nan")])
 def test_a_tolerance_is_a_share(tolerance: float) -> None:
     with pytest.raises(ValueError, match=f"tolerance {tolerance} is not valid; valid: numbers between 0 and 1"):
-        criticals(points(), baseline="relu", tolerances=[tolerance])
+        criticals(points(), tolerances=[tolerance])
+
+
+@pytest.mark.parametrize(
+    ("step", "claimed"), [(0.65, "above"), (0.69, "inside"), (0.85, "below")], ids=["early", "at the claim", "late"]
+)
+def test_the_table_says_where_the_papers_70_percent_lies(step: float, claimed: str) -> None:
+    one = Curve("mlp", "topk", reference(sd=1e-3), curve(np.where(step > X, 0.7, 0.55), sd=1e-3))
+    assert set(critical.criticals([one], level=0.95)["claimed"]) == {claimed}
+
+
+def test_over_architectures_it_is_a_range_and_the_worst_has_a_name() -> None:
+    def architecture(name: str, means: np.ndarray) -> Curve:
+        return Curve(name, "topk", reference(sd=1e-3), curve(means, sd=1e-3))
+
+    table = critical.criticals(
+        [
+            architecture("mlp", np.where(X < 0.7, 0.7, 0.55)),
+            architecture("vit", np.where(X < 0.9, 0.7, 0.55)),
+            architecture("gpt", np.full(11, 0.7)),
+            Curve("mpsenet", "none", reference(), []),
+        ],
+        tolerances=[0.05],
+        level=0.95,
+    )
+    row = critical.worst(table).iloc[0]
+    assert (row["mechanism"], row["architecture"], row["n"]) == ("topk", "mlp", 2)
+    assert (row["beyond"], row["unknown"]) == ("gpt", "")
+    assert row["low"] == X[X < 0.7][-1]
+    assert row["lowest"] < 0.7 < 0.8 < row["highest"] < 0.93
+
+
+def test_one_architecture_with_an_open_end_leaves_the_common_lower_end_open() -> None:
+    hopeless = Curve("vit", "topk", reference(0.2, sparsity=0.7), curve(np.full(11, 0.66), sd=0.2))
+    certain = Curve("mlp", "topk", reference(sd=1e-3), curve(np.where(X < 0.7, 0.7, 0.55), sd=1e-3))
+    row = critical.worst(critical.criticals([certain, hopeless], tolerances=[0.05], level=0.95)).iloc[0]
+    assert np.isnan(row["low"])
+    assert critical.worst(critical.criticals([], level=0.95)).empty

@@ -23,7 +23,7 @@ from matplotlib.text import Text
 from shared import shared
 
 from sparsity_cliff import figures
-from sparsity_cliff.analysis import cliff, critical, drift, gradients, sparsity, spikes, weights
+from sparsity_cliff.analysis import cliff, critical, curves, drift, gradients, sparsity, spikes, weights
 from sparsity_cliff.analysis.points import points as points_of
 from sparsity_cliff.figures import FIGURES
 from sparsity_cliff.figures.style import COLUMN, TEXT, looks, save, span, styled
@@ -125,7 +125,10 @@ def facts(architectures, activations, losses, seeds, data):
         if architecture in TOKENS:
             add("first_token_share", np.full(len(steps), 1 / 64))
             add("delimiter_share", np.full(len(steps), 0.19))
-        add("drift_z", drift, "blocks.0.weight", 1, None)
+        add("weight_mean", 0.01 * drift, "blocks.0.weight", 1, None)
+        add("weight_std", np.ones(len(steps)), "blocks.0.weight", 1, None)
+        add("preactivation_mean", 0.1 * drift, "blocks.0.act", 0)
+        add("preactivation_std", np.ones(len(steps)), "blocks.0.act", 0)
         add("fed_by_activation", np.ones(len(steps)), "blocks.0.weight", 1)
         for step, mean in ((0, 0), (3000, final / 50)):
             weights = random.normal(mean, 1, 5000)
@@ -163,9 +166,9 @@ def tables(name):
     rows, runs = facts(*settings)
     if name == "nothing":
         runs = runs.assign(status="diverged at step 3")
-    points = points_of(rows, runs, settings[2], ["tanh", "identity"])
-    baseline = points["configuration"].iloc[0] if len(points) else "relu"
-    verdicts, curves = cliff.cliffs(points[points["fitted"]], baseline=baseline, level=LEVEL, resamples=300)
+    baseline = settings[1][0]
+    points = points_of(rows, runs, settings[2], baseline)
+    controls, others = curves.curves(points, None, baseline), curves.others(points, None, baseline)
     return {
         "drift": drift.drift(rows, runs, LEVEL),
         "drift_contrasts": drift.drift_contrasts(rows, runs, ["tanh", "identity"], LEVEL),
@@ -175,10 +178,10 @@ def tables(name):
         "theory": theory(*settings[1:3]),
         "gradient_signs": gradients.gradient_signs(rows, runs, LEVEL),
         "spikes": spikes.spikes(rows, runs, "relu", LEVEL),
-        "points": cliff.relative_score(points, baseline),
-        "cliff": verdicts,
-        "curves": curves,
-        "critical": critical.criticals(points, baseline=baseline, level=LEVEL),
+        "points": points,
+        "levels": curves.levels([*controls, *others], LEVEL),
+        "cliff": cliff.cliffs(controls, level=LEVEL),
+        "critical": critical.criticals(controls, level=LEVEL),
     }
 
 
@@ -258,7 +261,7 @@ def test_note_says_what_is_missing_or_n_and_interval(figure, name):
         "drift": {"nothing": "No run"},
         "sparsity_over_steps": {"nothing": "No run", **sparsity},
         "sparsity_by_depth": {"nothing": "No run", **sparsity},
-        "cliff": {"nothing": "No run"},
+        "cliff": dict.fromkeys(["one seed", "nothing"], "No architecture has two finished seeds"),
         "critical": dict.fromkeys(
             ["one seed", "nothing", "dense", "soft", "long names"], "No architecture has a level"
         ),
@@ -332,44 +335,30 @@ def test_drift_shows_both_controls():
     assert all(0 in line.get_ydata() for axes in page.axes for line in axes.lines if line.get_zorder() == 0)
 
 
-def test_cliff_says_each_verdict():
-    table = (
-        tables("default")["cliff"]
-        .iloc[:4]
-        .assign(
-            verdict=["cliff", "no cliff in the range measured", "smooth decline", "smooth decline"],
-            bends=[True, False, False, True],
-            break_at=0.712,
-            low=0.66,
-            high=0.758,
-        )
-    )
+@pytest.mark.parametrize(
+    ("verdict", "low", "high", "words"),
+    [
+        ("bracket", 0.76, 0.83, "−5 % at 80 % [76, 83]"),
+        ("beyond the range measured", 0.98, np.nan, "−5 % above 98 %"),
+        ("not reached", np.nan, 0.6, "−5 % below 60 %"),
+        ("undecided", np.nan, 0.9, "−5 % in […, 90]"),
+        ("too few runs", np.nan, np.nan, "too few runs"),
+    ],
+)
+def test_cliff_says_each_verdict(verdict, low, high, words):
+    names = ["levels", "critical", "cliff"]
+    levels, critical, falls = (tables("default")[name] for name in names)
+    changed = critical.assign(verdict=verdict, sparsity=0.8, low=low, high=high)
     module = importlib.import_module("sparsity_cliff.figures.cliff")
     with styled():
-        page = module.draw(tables("default")["points"], table, tables("default")["curves"])
+        page = module.draw(levels, changed, falls.assign(verdict="gradual decline"))
         page.draw_without_rendering()
-    said = [{text.get_text() for text in axes.texts} for axes in page.axes]
-    assert "cliff at 71 % [66, 76]" in said[0]
-    assert "no cliff in the range measured" in said[1]
-    assert "smooth decline" in said[2]
-    assert "smooth decline, bends near 71 % [66, 76]" in said[3]
-    breaks = [[line for line in axes.lines if set(line.get_xdata()) == {0.712}] for axes in page.axes]
-    assert [len(found) for found in breaks] == [1, 0, 0, 0]
-
-
-def test_a_score_has_its_own_name_and_unit():
-    page = draw("cliff", "large")
-    labels = dict(zip(tables("large")["cliff"]["architecture"], (axes.get_ylabel() for axes in page.axes), strict=True))
-    assert labels == {
-        **dict.fromkeys(ARCHITECTURES, "accuracy (%)"),
-        "mpsenet": "PESQ (1 to 4.64)",
-        "pooled": "relative score (%)",
-    }
-    assert draw("cliff", "dense").axes[-1].get_ylabel() == "relative accuracy (%)"
+    said = [text.get_text() for axes in page.axes for text in axes.texts]
+    assert f"{words}; gradual decline" in said
 
 
 PAIRS = [*(title for name in ARCHITECTURES for title in (name, f"{name} · mse")), "mpsenet"]  # of "large"
-BLOCKS = {"theory": [LOSSES, PAIRS], "spikes": [PAIRS, PAIRS, ["gpt", "gpt · mse"]]}
+BLOCKS = {"theory": [LOSSES, PAIRS], "drift": [PAIRS, PAIRS], "spikes": [PAIRS, PAIRS, ["gpt", "gpt · mse"]]}
 
 
 @pytest.mark.parametrize("name", ["default", "large"])
@@ -415,11 +404,11 @@ def test_a_title_names_a_loss_that_is_not_the_first_and_the_note_names_that_one(
     module = importlib.import_module("sparsity_cliff.figures.drift")
     with styled():
         page = module.draw(table.assign(loss=own), contrasts)
-    assert [axes.get_title() for axes in page.axes] == [*PAIRS[:-1], "mpsenet · spectra"]
+    assert [axes.get_title() for axes in page.axes] == 2 * [*PAIRS[:-1], "mpsenet · spectra"]
     note, alone = (figure.texts[-1].get_text().replace("\n", " ") for figure in (page, draw("drift", "dense")))
     assert "Loss: cross_entropy if a title names no other." in note
     assert "Loss: mse." in alone
-    assert [axes.get_title() for axes in draw("drift", "dense").axes] == ["cnn"]
+    assert [axes.get_title() for axes in draw("drift", "dense").axes] == ["cnn", "cnn"]
 
 
 def test_one_site_needs_no_panel_by_depth():

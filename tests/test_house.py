@@ -212,8 +212,8 @@ ALL, NONE = "all", "none"
 RETRAINS = {
     "": ALL,
     "__main__ logs": NONE,
-    "analysis analysis.cliff analysis.collect analysis.critical analysis.drift analysis.gradients": NONE,
-    "analysis.means analysis.points": NONE,
+    "analysis analysis.cliff analysis.collect analysis.critical analysis.curves analysis.drift": NONE,
+    "analysis.gradients analysis.means analysis.points": NONE,
     "analysis.sparsity analysis.spikes analysis.theory analysis.weights": NONE,
     "data data.errors data.layouts data.layouts.base data.loading data.seeds data.sources": ALL,
     "data.layouts.labeled": "mlp resnet vit",

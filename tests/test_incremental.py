@@ -198,7 +198,7 @@ def test_the_code_of_the_cliff_runs_its_analysis_and_what_shows_it(finished: Swe
 
 
 def test_settings_of_the_analysis_train_nothing(finished: Sweep) -> None:
-    finished.edit("study.yaml", ("  baseline: relu\n", "  baseline: relu\n  resamples: 300\n"))
+    finished.edit("study.yaml", ("  baseline: relu\n", "  baseline: relu\n  level: 0.9\n"))
     assert finished.rules() == {"analyze_cliff", "draw"}
 
 

@@ -484,7 +484,7 @@ def test_without_pesq_there_is_no_discriminator(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ModuleNotFoundError, match=f"^{line}$"):
         MPSENetLoss()
     assert MPSENetLoss(metric=0.0).discriminator is None
-    assert "pesq" not in quality.scores(*speech_like())
+    assert quality.scores(*speech_like()).keys() == {"stoi"}
 
 
 # ------------------------------------------------------------------------------------------ a run

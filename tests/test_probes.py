@@ -110,6 +110,10 @@ def by_hand(model: nn.Module, x: Tensor, forward: float = 0.0) -> Bounds:
         found[name, "dead_unit_share"] = float(np.mean(units[0].all(axis=1))), float(np.mean(units[1].all(axis=1)))
         for metric, number in (("activation_rms", rms), ("spike", top), ("spike_ratio", top / rms)):
             found[name, metric] = number * (1 - relative), number * (1 + relative)
+        mean, std = z.mean(), z.std()
+        slack = forward * np.abs(z).max() + rounding(z[0].size) * np.sqrt(np.mean(z**2))  # of a float32 mean
+        found[name, "preactivation_mean"] = mean - slack, mean + slack
+        found[name, "preactivation_std"] = std - slack, std + slack
     for metric, parts in counted.items():
         low, high = (float(np.mean(np.concatenate([part[i].ravel() for part in parts]))) for i in (0, 1))
         found[None, metric] = low, high
@@ -124,7 +128,10 @@ def assert_within(found: Table, bounds: Bounds) -> None:
         key: (found[key], low, high) for key, (low, high) in bounds.items() if not low - ulp <= found[key] <= high + ulp
     }
     assert not outside
-    wide = {key: (low, high) for key, (low, high) in bounds.items() if high - low > 1e-3 * max(1.0, high)}
+    scale = {
+        key: bounds.get((key[0], "preactivation_std"), (0, 0))[1] * (key[1] == "preactivation_mean") for key in bounds
+    }
+    wide = {key: (low, high) for key, (low, high) in bounds.items() if high - low > 1e-3 * max(1.0, high, scale[key])}
     assert not wide  # or the test would say nothing
 
 
@@ -153,6 +160,14 @@ def test_batches_of_unlike_scale_share_one_rms() -> None:
     """The near-zero share is measured against the RMS of the whole set, not of each batch."""
     x = torch.cat([torch.full((10, 1), 1e-4), torch.full((10, 1), 1.0)])
     assert read(alone("identity"), x, 10, 10)["0", "near_zero_share"] == 0.5
+
+
+def test_the_deviation_of_preactivations_far_from_zero_keeps_its_digits() -> None:
+    """A difference of sums of squares in float32 would lose all of them."""
+    x = 1e3 + torch.randn(64, 50, generator=torch.Generator().manual_seed(0))
+    rows = read(alone("relu"), x, 32, 32)
+    assert rows["0", "preactivation_mean"] == pytest.approx(x.double().mean().item(), rel=1e-7)
+    assert rows["0", "preactivation_std"] == pytest.approx(x.double().std(correction=0).item(), rel=1e-4)
 
 
 def test_a_model_without_sites_has_no_activation_rows() -> None:
@@ -573,9 +588,20 @@ def test_measure_evaluates_the_whole_held_out_set(monkeypatch: pytest.MonkeyPatc
     expected["accuracy"] = (logits.argmax(1) == data.y_test).double().mean().item()
     for groups in ([], ["activations"]):
         spec["probes"]["measure"] = groups
-        rows = table(measure(planned(spec), network, loss_of, data, initial, nullcontext, step=4))
+        last = spec["training"]["steps"]
+        found, examples = measure(planned(spec), network, loss_of, data, initial, nullcontext, step=last)
+        rows = table(found)
         assert {key: rows[None, key] for key in expected} == pytest.approx(expected)
         assert ((None, "spike") in rows) == (groups != [])
+        right = (logits.argmax(1) == data.y_test).double().tolist()
+        assert examples == [("test", None, None, "accuracy", value, i) for i, value in enumerate(right)]
+
+
+def test_only_the_last_measurement_has_the_scores_of_examples() -> None:
+    facts = train(make_spec(steps=8, every=4), data_of("mlp"))["facts"]
+    single = [fact for fact in facts if len(fact) == 8]
+    assert {fact[1] for fact in single} == {8}
+    assert np.mean([fact[6] for fact in single]) == pytest.approx(value(facts, "accuracy", step=8))
 
 
 def test_measurements_take_the_first_examples_and_the_last_takes_all() -> None:

@@ -19,11 +19,11 @@ def plan(name: str) -> Study:
 
 
 def configurations(found: Study) -> list[tuple[str, str, str]]:
-    """What is a point of a curve: real data, a loss of the cliff, and no excluded activation."""
+    """What is counted: real data, a loss of the cliff, and no control activation."""
     fitted = [
         run
         for run in found.runs.values()
-        if run.data == "real" and run.loss in found.cliff["losses"] and run.activation not in found.cliff["exclude"]
+        if run.data == "real" and run.loss in found.cliff["losses"] and run.activation not in found.drift["controls"]
     ]
     return list(dict.fromkeys((run.architecture, run.activation, run.normalization) for run in fitted))
 

@@ -127,7 +127,7 @@ def test_more_probes_change_no_other_number(finished: Sweep) -> None:
     finished.snakemake(f"results/smoke/traces/{RUN}.parquet")
     after = contents(finished.results("traces", f"{RUN}.parquet"))
     kept = before[before["metric"].isin(after["metric"].unique())]
-    order = ["seed", "step", "metric", "layer", "split"]
+    order = ["seed", "step", "metric", "layer", "split", "example"]
     kept, after = (frame.astype({"metric": str}).sort_values(order, ignore_index=True) for frame in (kept, after))
     assert 0 < len(after) < len(before)
     assert (kept["value"].to_numpy() == after["value"].to_numpy()).all()
@@ -149,8 +149,10 @@ def test_a_diverged_run_is_a_result(finished: Sweep) -> None:
     assert lost["diverged_step"].between(1, 20).all()
     points = pd.read_parquet(finished.results("tables", "points.parquet"))
     assert not ((points["architecture"] == "mlp") & (points["configuration"] == "relu")).any()
-    verdicts = pd.read_parquet(finished.results("tables", "cliff.parquet")).set_index("architecture")
-    assert verdicts.loc["pooled", "n_architectures"] == 4  # without its baseline, the MLP is not pooled
+    for name in ("critical", "cliff"):
+        verdicts = pd.read_parquet(finished.results("tables", f"{name}.parquet")).set_index("architecture")["verdict"]
+        assert (verdicts["mlp"] == "too few runs").all()  # without its baseline
+        assert (verdicts["resnet"] != "too few runs").all()
 
 
 def test_one_failing_run_stops_no_other(fresh: Sweep) -> None:
@@ -168,7 +170,7 @@ def test_one_failing_run_stops_no_other(fresh: Sweep) -> None:
 
 
 def test_an_interrupted_run_resumes_and_ends_bit_for_bit_as_if_never_interrupted(fresh: Sweep) -> None:
-    fresh.edit("study.yaml", ("    steps: 20", "    steps: 2000"), ("every: 10", "every: 1000"))
+    fresh.edit("study.yaml", ("    steps: 20", "    steps: 4000"), ("every: 10", "every: 2000"))
     trace, log = fresh.results("traces", f"{RUN}.parquet"), fresh.results("logs", "train", f"{RUN}.log")
     target = str(trace.relative_to(fresh.folder))
     fresh.snakemake(target)

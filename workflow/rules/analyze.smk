@@ -5,25 +5,26 @@ SPECS = [json.loads(STUDY.runs[run].spec) for run in TRACES]
 ENTRIES = {kind: {spec[kind]["name"]: spec[kind] for spec in SPECS} for kind in ("activation", "loss")}
 NAMED = frozenset((kind, entry["function"]) for kind in ENTRIES for entry in ENTRIES[kind].values())
 RELU = next((name for name, entry in ENTRIES["activation"].items() if entry["function"] == "relu"), None)
+FACTS_AND_RUNS = COLLECT.outputs[:2]
 TABLE = lambda *names: [f"{RESULTS}/tables/{name}.parquet" for name in names]
 
 CLIFF = step(
     "analyze_cliff",
     inputs=COLLECT.outputs,
-    outputs=TABLE("points", "cliff", "curves", "critical"),
-    modules=["analysis.points", "analysis.cliff", "analysis.critical"],
+    outputs=TABLE("points", "levels", "critical", "worst", "cliff"),
+    modules=[f"analysis.{part}" for part in ("points", "curves", "critical", "cliff")],
     settings=STUDY.cliff,
 )
 DRIFT = step(
     "analyze_drift",
-    inputs=COLLECT.outputs,
+    inputs=FACTS_AND_RUNS,
     outputs=TABLE("drift", "drift_contrasts"),
     modules=["analysis.drift"],
     settings=STUDY.drift,
 )
 LAYERS = step(
     "analyze_layers",
-    inputs=COLLECT.outputs,
+    inputs=FACTS_AND_RUNS,
     outputs=TABLE("sparsity_over_steps", "sparsity_by_depth", "gradient_signs", "spikes", "weight_histograms"),
     modules=[f"analysis.{part}" for part in ("sparsity", "gradients", "spikes", "weights")],
     settings={"level": STUDY.drift["level"], "relu": RELU},

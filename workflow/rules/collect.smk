@@ -1,8 +1,8 @@
-# All traces of the study -> two tables. A trace that is not that of its run is an error that names the file.
+# All traces of the study -> three tables. A trace that is not that of its run is an error that names the file.
 COLLECT = step(
     "collect",
     inputs=list(TRACES.values()),
-    outputs=[f"{RESULTS}/tables/{table}.parquet" for table in ("facts", "runs")],
+    outputs=[f"{RESULTS}/tables/{table}.parquet" for table in ("facts", "runs", "examples")],
     modules=["analysis.collect"],
 )
 

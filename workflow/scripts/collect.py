@@ -1,4 +1,4 @@
-"""Collect the traces of the study into two tables."""
+"""Collect the traces of the study into three tables."""
 
 from sparsity_cliff.logs import logged
 

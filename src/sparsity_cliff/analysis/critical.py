@@ -9,29 +9,28 @@ The bracket assumes only that the score does not rise with sparsity. It needs no
 steps, hinges, and gentle declines alike. docs/critical.md explains the method and shows how often it is right.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import stats
+
+from sparsity_cliff.analysis.curves import DESIGN, Curve, Level, differences, monotone
 
 NAN = float("nan")
-Array = NDArray[np.float64]
 Verdict = Literal["bracket", "beyond the range measured", "not reached", "undecided", "too few runs"]
 
 TOLERANCES = (0.01, 0.02, 0.05, 0.10)  # shares of the reference score that may be lost
-MIN_SEEDS = 2  # of a level and of the reference: one does not show how much seeds differ
+CLAIM = 0.70  # sparsity above which accuracy falls according to the paper (arXiv 2605.17659, abstract)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Critical:
-    """Critical sparsity of an architecture and mechanism at a tolerance. `dataclasses.asdict` gives a row of the table.
+class Found(NamedTuple):
+    """A critical sparsity. Sparsities are shares of zeros, 0 to 1.
 
-    Sparsities are shares of zeros, 0 to 1. At least the share `level` of intervals [low, high] hold the truth. An end
-    that is missing (nan) is open. The verdicts:
+    sparsity: the estimate. low, high: at least the share `level` of intervals hold the truth. An end that is missing
+    (nan) is open. The verdicts:
 
     - "bracket": both ends are known.
     - "beyond the range measured": every level keeps the score, so the critical sparsity is above the highest.
@@ -40,28 +39,11 @@ class Critical:
     - "too few runs": the reference, or every level, has fewer than two seeds, or the reference has no positive score.
     """
 
-    architecture: str
-    mechanism: str
-    tolerance: float
-    verdict: Verdict = "too few runs"
-    sparsity: float = NAN  # estimate, between the ends
-    low: float = NAN
-    high: float = NAN
-    level: float
-    n_levels: int  # with at least two seeds
-    n_seeds: int  # fewest of these levels
-    n_reference: int  # seeds of the reference
-    sparsity_min: float = NAN  # of the levels
-    sparsity_max: float = NAN
+    verdict: Verdict
+    sparsity: float
+    low: float
+    high: float
     reason: str
-
-
-class Level(NamedTuple):
-    """Scores at one level of sparsity, or of the reference."""
-
-    sparsity: float  # measured, mean over seeds
-    scores: Array  # (seeds,)
-    examples: Array | None = None  # (examples,): score of each held-out example, mean over seeds; None: unknown
 
 
 def bracket(
@@ -73,49 +55,17 @@ def bracket(
     direction goes through the levels in their order and stops at its first failure, so that no correction for
     multiplicity is needed (Hsu and Berger 1999, JASA 94, 468).
     """
-    t, freedom = _tests(levels, reference, 1 - tolerance)
-    least = stats.t.ppf(0.5 + level / 2, freedom)
-    safe = np.logical_and.accumulate(t > least)
-    below = np.logical_and.accumulate((t < -least)[::-1])[::-1]
+    found = differences(levels, reference, 1 - tolerance)
+    least = stats.t.ppf(0.5 + level / 2, found.freedom)
+    safe = np.logical_and.accumulate(found.t > least)
+    below = np.logical_and.accumulate((found.t < -least)[::-1])[::-1]
     return safe, below
 
 
-def _tests(levels: Sequence[Level], reference: Level, kept: float) -> tuple[Array, float]:
-    """(t, degrees of freedom) of the difference level - kept · reference, (levels,).
-
-    The variance between seeds is pooled over the levels and the reference, because a level has few seeds.
-    """
-    groups = [*levels, reference]
-    own = np.array([part.scores.var(ddof=1) for part in groups])
-    seeds = np.array([len(part.scores) for part in groups])
-    freedom = float((seeds - 1).sum())
-    variance = ((seeds - 1) * own).sum() / freedom / seeds
-    sampled = np.array([_sampling(part.examples, reference.examples, kept) for part in levels])
-    error = np.sqrt(variance[:-1] + kept**2 * variance[-1] + sampled)
-    differences = np.array([part.scores.mean() for part in levels]) - kept * reference.scores.mean()
-    return differences / np.maximum(error, 1e-9), freedom
-
-
-def _sampling(level: Array | None, reference: Array | None, kept: float) -> float:
-    """Variance of a difference that is due to the sample of held-out examples; 0 if their scores are unknown.
-
-    Both networks are judged on the same examples, so it is the variance of the paired differences.
-    """
-    if level is None or reference is None:
-        return 0.0
-    differences = level - kept * reference
-    return float(differences.var(ddof=1) / len(differences))
-
-
 def _estimate(levels: Sequence[Level], reference: Level, tolerance: float) -> float:
-    """Where the curve through the reference and the levels has lost the tolerance; missing if it never has.
-
-    The curve is the least-squares fit that never rises (isotonic regression), linear between levels.
-    """
-    parts = sorted([reference, *levels], key=lambda part: part.sparsity)
-    weights = [len(part.scores) for part in parts]
-    fitted = optimize.isotonic_regression([part.scores.mean() for part in parts], weights=weights, increasing=False).x
-    least = (1 - tolerance) * float(reference.scores.mean())
+    """Where the monotone curve, linear between levels, has lost the tolerance; missing if it never has."""
+    parts, fitted = monotone(levels, reference)
+    least = (1 - tolerance) * reference.scores.mean()
     lost = np.flatnonzero(fitted < least)
     if not len(lost):
         return NAN
@@ -124,16 +74,6 @@ def _estimate(levels: Sequence[Level], reference: Level, tolerance: float) -> fl
     before, after = parts[lost[0] - 1].sparsity, parts[lost[0]].sparsity
     high, low = fitted[lost[0] - 1], fitted[lost[0]]
     return float(before + (after - before) * (high - least) / (high - low))
-
-
-class Found(NamedTuple):
-    """A part of `Critical`, which explains it."""
-
-    verdict: Verdict
-    sparsity: float
-    low: float
-    high: float
-    reason: str
 
 
 def locate(levels: Sequence[Level], reference: Level, tolerance: float, *, level: float = 0.95) -> Found:
@@ -165,47 +105,44 @@ def locate(levels: Sequence[Level], reference: Level, tolerance: float, *, level
     return Found("bracket", estimate, low, high, shown)
 
 
-def criticals(
-    points: pd.DataFrame, *, baseline: str, tolerances: Sequence[float] = TOLERANCES, level: float = 0.95
-) -> pd.DataFrame:
-    """The table of `Critical`, one row per architecture, mechanism, and tolerance, in the order of the points.
+def criticals(curves: Sequence[Curve], *, tolerances: Sequence[float] = TOLERANCES, level: float) -> pd.DataFrame:
+    """A row per curve and tolerance, in this order, with the fields of `Curve.design` and of `Found`.
 
-    An architecture without a control of sparsity has the mechanism "none" and the verdict "too few runs".
-
-    points: a row per finished seed with architecture, configuration, mechanism (missing for an activation that is no
-    control of sparsity), seed, sparsity, and score. baseline: the configuration of the reference. Raises ValueError for
-    a tolerance outside 0 to 1.
+    claimed: where 70 %, the paper's claim, lies: "inside", "below", or "above" the interval, with open ends as
+    unlimited; missing with "too few runs". Raises ValueError for a tolerance outside 0 to 1.
     """
-    for tolerance in tolerances:
-        if not 0 < tolerance < 1:
-            raise ValueError(f"tolerance {tolerance} is not valid; valid: numbers between 0 and 1")
     rows = []
-    for architecture, own in points.groupby("architecture", observed=True, sort=False):
-        reference = _level(own[own["configuration"].astype(str) == baseline])
-        mechanisms = list(own.groupby("mechanism", observed=True, sort=False)) or [("none", own.iloc[:0])]
-        for mechanism, controlled in mechanisms:
-            parts = [_level(part) for _, part in controlled.groupby("configuration", observed=True, sort=False)]
-            levels = [part for part in parts if len(part.scores) >= MIN_SEEDS]
-            x = [part.sparsity for part in levels]
-            for tolerance in tolerances:
-                row = Critical(
-                    architecture=str(architecture),
-                    mechanism=str(mechanism),
-                    tolerance=tolerance,
-                    level=level,
-                    n_levels=len(levels),
-                    n_seeds=min((len(part.scores) for part in levels), default=0),
-                    n_reference=len(reference.scores),
-                    sparsity_min=min(x, default=NAN),
-                    sparsity_max=max(x, default=NAN),
-                    reason=f"{len(levels)} levels with {MIN_SEEDS} or more seeds, and {len(reference.scores)} seeds of "
-                    f"{baseline}; at least 1 and {MIN_SEEDS} are needed, and a mean score of {baseline} above 0",
-                )
-                if levels and len(reference.scores) >= MIN_SEEDS and reference.scores.mean() > 0:
-                    row = dataclasses.replace(row, **locate(levels, reference, tolerance, level=level)._asdict())
-                rows.append(dataclasses.asdict(row))
-    return pd.DataFrame(rows, columns=[field.name for field in dataclasses.fields(Critical)])
+    for curve in curves:
+        for tolerance in tolerances:
+            if not 0 < tolerance < 1:
+                raise ValueError(f"tolerance {tolerance} is not valid; valid: numbers between 0 and 1")
+            found, claimed = Found("too few runs", NAN, NAN, NAN, curve.lack), None
+            if not curve.lack:
+                found = locate(curve.levels, curve.reference, tolerance, level=level)
+                claimed = "below" if found.low > CLAIM else "above" if found.high < CLAIM else "inside"
+            row = {**curve.design(), "tolerance": tolerance, "level": level}
+            rows.append({**row, **found._asdict(), "claimed": claimed})
+    return pd.DataFrame(rows, columns=[*DESIGN, "tolerance", "level", *Found._fields, "claimed"])
 
 
-def _level(part: pd.DataFrame) -> Level:
-    return Level(float(part["sparsity"].mean()), part["score"].to_numpy(np.float64))
+def worst(criticals: pd.DataFrame) -> pd.DataFrame:
+    """Critical sparsity over architectures: a row per mechanism and tolerance, because a pooled number would mislead.
+
+    low: what every architecture is shown to afford; missing if one of them has an open lower end. lowest, highest:
+    range of the estimates. architecture: the one with the lowest estimate. n: architectures that have an estimate.
+    beyond: architectures that lose less than the tolerance at all their levels, joined by commas. unknown: those that
+    have neither.
+    """
+    rows = []
+    judged = criticals[criticals["verdict"] != "too few runs"]
+    for (mechanism, tolerance), part in judged.groupby(["mechanism", "tolerance"], sort=False):
+        some = part[part["sparsity"].notna()]
+        beyond = part[part["verdict"] == "beyond the range measured"]
+        unknown = part[part["sparsity"].isna() & (part["verdict"] != "beyond the range measured")]
+        names = [", ".join(other["architecture"]) for other in (beyond, unknown)]
+        row = {"mechanism": mechanism, "tolerance": tolerance, "low": part["low"].min(skipna=False)}
+        row |= {"lowest": some["sparsity"].min(), "highest": some["sparsity"].max(), "n": len(some)}
+        row["architecture"] = some["architecture"].iloc[some["sparsity"].argmin()] if len(some) else None
+        rows.append(row | {"beyond": names[0], "unknown": names[1]})
+    columns = ["mechanism", "tolerance", "low", "lowest", "highest", "architecture", "n", "beyond", "unknown"]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,4 +1,10 @@
-"""Drift of the hidden weights, and its differences from the controls."""
+"""Drift of weights and of pre-activations, and its differences from the controls.
+
+Drift d is the shift of a mean since initialization, in units of the initial standard deviation: d = (mean_t - mean_0) /
+std_0. Unlike drift z, it does not grow with the number of weights, so that it compares across sizes. Pre-activations
+are shown beside weights, because they become the zeros: behind a norm or on a residual stream, they can shift while the
+mean of no matrix does.
+"""
 
 from collections.abc import Sequence
 
@@ -6,27 +12,47 @@ import pandas as pd
 
 from sparsity_cliff.analysis.means import CELL, finished, hidden, last_step, over_seeds, tested
 
+#: Quantity -> metrics of its mean and standard deviation.
+QUANTITIES = {
+    "weights": ("weight_mean", "weight_std"),
+    "pre-activations": ("preactivation_mean", "preactivation_std"),
+}
+
 
 def run_drift(facts: pd.DataFrame) -> pd.DataFrame:
-    """Drift z of each run, seed, and step, as the mean over the hidden weight matrices that an activation feeds."""
-    drift = facts[facts["metric"] == "drift_z"].merge(hidden(facts), on=["run", "layer"])
-    return drift.groupby([*CELL, "run", "seed", "step"], sort=False)["value"].mean().reset_index()
+    """Drift d of each run, seed, step, and quantity.
+
+    For weights, it is the mean over the hidden matrices that an activation feeds. For pre-activations, it is the mean
+    over activation sites. Those with an initial standard deviation of 0 do not count.
+    """
+    keys, pieces = ["run", "seed", "layer"], []
+    for quantity, (mean, std) in QUANTITIES.items():
+        means = facts[(facts["metric"] == mean) & facts["layer"].notna()]
+        if quantity == "weights":
+            means = means.merge(hidden(facts), on=["run", "layer"])
+        initial = means.loc[means["step"] == 0, [*keys, "value"]]
+        spread = facts.loc[(facts["metric"] == std) & (facts["step"] == 0) & (facts["value"] > 0), [*keys, "value"]]
+        means = means.merge(initial, on=keys, suffixes=("", "_start")).merge(spread, on=keys, suffixes=("", "_spread"))
+        d = (means["value"] - means["value_start"]) / means["value_spread"]
+        cells = means.assign(value=d).groupby([*CELL, "run", "seed", "step"], sort=False)["value"].mean()
+        pieces.append(cells.reset_index().assign(quantity=quantity))
+    return pd.concat(pieces, ignore_index=True)
 
 
 def drift(facts: pd.DataFrame, runs: pd.DataFrame, level: float) -> pd.DataFrame:
-    """Mean and interval of drift z over seeds, per cell and step."""
-    return over_seeds(run_drift(finished(facts, runs)), [*CELL, "step"], level)
+    """Mean and interval of drift d over seeds, per cell, quantity, and step."""
+    return over_seeds(run_drift(finished(facts, runs)), [*CELL, "quantity", "step"], level)
 
 
 def drift_contrasts(facts: pd.DataFrame, runs: pd.DataFrame, controls: Sequence[str], level: float) -> pd.DataFrame:
-    """Drift z at the last step, per cell, and its differences from the controls, paired by seed.
+    """Drift d at the last step, per cell and quantity, and its differences from the controls, paired by seed.
 
     against: "nothing" (the drift itself), a control activation with the same data (claim C4: odd or linear functions do
     not drift), or "random data" (claim C3: the same activation on Gaussian inputs with random labels). p: two-sided
     one-sample t test of the paired differences against 0; missing for one seed or equal differences.
     """
     final = last_step(run_drift(finished(facts, runs)))
-    keys = ["architecture", "normalization", "loss", "seed"]
+    keys = ["architecture", "normalization", "loss", "seed", "quantity"]
     pieces = [final.assign(against="nothing")]
     for control in controls:
         other = final[final["activation"] == control][[*keys, "data", "value"]]
@@ -36,4 +62,4 @@ def drift_contrasts(facts: pd.DataFrame, runs: pd.DataFrame, controls: Sequence[
     random = final[final["data"] == "random"][[*keys, "activation", "value"]]
     paired = final[final["data"] == "real"].merge(random, on=[*keys, "activation"], suffixes=("", "_control"))
     pieces.append(paired.assign(value=paired["value"] - paired["value_control"], against="random data"))
-    return tested(pd.concat(pieces), [*CELL, "against"], level)
+    return tested(pd.concat(pieces), [*CELL, "quantity", "against"], level)

@@ -12,15 +12,16 @@ from sparsity_cliff.analysis.means import finished, last_step
 SCORES = ["accuracy", "pesq", "stoi"]
 
 
-def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], exclude: Sequence[str]) -> pd.DataFrame:
+def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], baseline: str) -> pd.DataFrame:
     """One row per finished seed on real data, with measured sparsity and score at the last step.
 
-    losses: for each architecture, only runs with the first of these losses that it was trained with are used. exclude:
-    activations that are not fitted.
+    losses: for each architecture, only runs with the first of these losses that it was trained with are used. baseline:
+    the configuration to which scores are relative.
 
     Columns: metric is the element of SCORES that is the score, the same for all points of an architecture.
-    configuration is the activation, with the normalization if it is not the architecture's own. fitted tells whether
-    the curve is fitted to the point. Further columns: architecture, seed, sparsity, score, loss, near_zero_share,
+    configuration is the activation, with the normalization if it is not the architecture's own. relative_score
+    is the score divided by the mean score of the architecture's baseline, missing if no baseline run has finished or
+    its mean is not positive. Further columns: architecture, seed, sparsity, score, loss, near_zero_share,
     target_sparsity (the nominal setting of a control), mechanism (how the control makes zeros), run.
     """
     whole = last_step(finished(facts, runs))
@@ -44,7 +45,8 @@ def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], exclu
     table = runs[["run", "seed", "target_sparsity", "mechanism"]].merge(
         table.assign(configuration=configuration), on=["run", "seed"]
     )
-    table["fitted"] = ~table["activation"].isin(list(exclude))
+    means = table[table["configuration"] == baseline].groupby("architecture")["score"].mean()
+    table["relative_score"] = table["score"] / table["architecture"].map(means.where(means > 0)).astype(float)
     columns = [
         "sparsity",
         "score",
@@ -52,7 +54,7 @@ def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], exclu
         "near_zero_share",
         "target_sparsity",
         "mechanism",
-        "fitted",
+        "relative_score",
         "loss",
         "run",
     ]

@@ -6,53 +6,51 @@ built from source. Without this package, PESQ is left out.
 
 import importlib.util
 import warnings
-from statistics import mean
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the data stage needs RATE without the time to import torch
     from torch import Tensor
 
 RATE = 16_000  # Hz
+NAN = float("nan")
 
 
-def scores(enhanced: "Tensor", clean: "Tensor") -> "dict[str, Tensor | float]":
-    """Means of "stoi" and "pesq" over a batch of signals (N, samples).
+def scores(enhanced: "Tensor", clean: "Tensor") -> "dict[str, Tensor]":
+    """The scores "stoi" and "pesq" of a batch of signals (N, samples).
 
-    Each mean is over the pairs for which the score is defined. A score without such a pair is left out.
+    Returns name -> float64 (N,) on the CPU, nan where a score is undefined.
     """
+    import torch
+
     measures = {"stoi": stoi} | ({"pesq": pesq} if importlib.util.find_spec("pesq") else {})
-    result: dict[str, Tensor | float] = {}
-    for name, measure in measures.items():
-        found = [measure(a, b) for a, b in zip(enhanced, clean, strict=True)]
-        defined = [value for value in found if value is not None]
-        if defined:
-            result[name] = mean(defined)
-    return result
+    pairs = list(zip(enhanced, clean, strict=True))
+    found = {name: [measure(*pair) for pair in pairs] for name, measure in measures.items()}
+    return {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items()}
 
 
-def pesq(enhanced: "Tensor", clean: "Tensor") -> float | None:
-    """Wide-band PESQ of one signal (samples,), from 1.0 to 4.64; None if it is undefined."""
+def pesq(enhanced: "Tensor", clean: "Tensor") -> float:
+    """Wide-band PESQ of one signal (samples,), from 1.0 to 4.64; nan if it is undefined."""
     import pesq as package
 
     if not enhanced.isfinite().all():
-        return None
+        return NAN
     pair = (signal.detach().float().cpu().numpy() for signal in (clean, enhanced))
     try:
         return float(package.pesq(RATE, *pair, "wb"))
     except (package.PesqError, ValueError):  # ValueError: the enhanced signal is silent
-        return None
+        return NAN
 
 
-def stoi(enhanced: "Tensor", clean: "Tensor") -> float | None:
-    """STOI of one signal (samples,), at most 1; None if it is undefined."""
+def stoi(enhanced: "Tensor", clean: "Tensor") -> float:
+    """STOI of one signal (samples,), at most 1; nan if it is undefined."""
     import pystoi
 
     if not enhanced.isfinite().all() or not clean.any():
-        return None
+        return NAN
     pair = (signal.detach().double().cpu().numpy() for signal in (clean, enhanced))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Not enough STFT frames")  # pystoi would return 1e-5
         try:
             return float(pystoi.stoi(*pair, RATE))
         except RuntimeWarning:
-            return None
+            return NAN

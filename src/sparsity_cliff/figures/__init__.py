@@ -20,7 +20,7 @@ FIGURES = {
     "near_zero_share": Entry("figures.near_zero_share", ("sparsity_over_steps",)),
     "sparsity_by_depth": Entry("figures.sparsity_by_depth", ("sparsity_by_depth",)),
     "critical": Entry("figures.critical", ("critical",)),
-    "cliff": Entry("figures.cliff", ("points", "cliff", "curves")),
+    "cliff": Entry("figures.cliff", ("levels", "critical", "cliff")),
     "target_sparsity": Entry("figures.target_sparsity", ("points",)),
     "weights": Entry("figures.weights", ("weight_histograms",)),
     "spikes": Entry("figures.spikes", ("spikes",)),

@@ -1,4 +1,4 @@
-"""Score against measured activation sparsity, with the fitted curve, the break, and the verdict."""
+"""What sparsity costs: relative score against measured activation sparsity, with the bracket of critical sparsity."""
 
 from typing import Any
 
@@ -7,113 +7,134 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 from sparsity_cliff.figures import page
-from sparsity_cliff.figures.style import INK, PALE, SMALL, TEXT, Look, looks, seeds, span
+from sparsity_cliff.figures.style import INK, PALE, SMALL, TEXT, Look, looks, mechanisms, seeds, span
 
 CLAIM = 0.70  # sparsity above which accuracy falls according to the paper (arXiv 2605.17659, abstract)
 COLUMNS = 3
-#: Metric of a score -> (name with unit, factor to this unit, minimum range of the axis). On a shorter axis, noise would
-#: look like a cliff.
-SCORES = {
-    "accuracy": ("accuracy (%)", 100, 0.1),
-    "pesq": ("PESQ (1 to 4.64)", 1, 0.35),
-    "stoi": ("STOI (0 to 1)", 1, 0.1),
-    "relative accuracy": ("relative accuracy (%)", 100, 0.1),
-    "relative score": ("relative score (%)", 100, 0.1),
-}
+LEFT = 0.5  # sparsity at the left end of the axis: below it, no curve falls
+TOLERANCES = (0.01, 0.02, 0.05)  # losses with a line
+MARKED = 0.05  # the loss whose bracket is drawn
+START = 0.02  # the loss at which the stretch of the verdict begins
 RED = "#CC3311"
 
 
-def draw(points: pd.DataFrame, cliff: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """The figure. points: a row per finished seed. cliff: verdicts. curves: the fitted curves."""
-    if points.empty or cliff.empty:
-        return page.empty("Score and sparsity. No run on real data with a loss of this figure has finished.")
-    styles = looks(points["configuration"])
-    verdicts = list(cliff.itertuples())
-    rows = -(-len(verdicts) // COLUMNS)
-    figure = page.new(1.75 * rows, TEXT)
+def draw(levels: pd.DataFrame, critical: pd.DataFrame, cliff: pd.DataFrame) -> Figure:
+    """The figure. levels: mean relative scores. critical: brackets. cliff: verdicts."""
+    if levels.empty:
+        return page.empty("Score and sparsity. No architecture has two finished seeds of the baseline on real data.")
+    names = mechanisms(levels.loc[levels["mechanism"] != "none", "mechanism"])
+    controls = looks(names.values())
+    in_view = (levels["mechanism"] == "none") & (levels["sparsity"] >= LEFT - 0.01)
+    others = looks(levels.loc[in_view, "configuration"])
+    shown = list(levels["architecture"].unique())
+    rows = -(-len(shown) // COLUMNS)
+    figure = page.new(1.9 * rows, TEXT)
     grid = figure.add_gridspec(rows, COLUMNS)
-    for place, verdict in enumerate(verdicts):
-        row, column = divmod(place, COLUMNS)
-        last = place == len(verdicts) - 1  # the pooled panel takes the rest of its row
-        axes = figure.add_subplot(grid[row, column:] if last else grid[row, column])
-        pooled = verdict.value == "relative_score"
-        own = points if pooled else points[points["architecture"] == verdict.architecture]
-        curve = curves[(curves["architecture"] == verdict.architecture) & (curves["value"] == verdict.value)]
-        _points(axes, own, str(verdict.value), styles)
-        _fit(axes, verdict, curve)
-        metrics = own["metric"].unique()
-        metric = str(metrics[0]) if len(metrics) == 1 else "score"
-        _axes(axes, verdict, f"relative {'accuracy' if metric == 'accuracy' else 'score'}" if pooled else metric)
-    notes = _notes(cliff)
-    if not points["fitted"].all():
-        notes.insert(1, "Hollow points: not fitted.")
-    return page.finish(figure, _handles(styles, cliff), notes)
+    for place, architecture in enumerate(shown):
+        axes = figure.add_subplot(grid[divmod(place, COLUMNS)])
+        own = levels[levels["architecture"] == architecture]
+        bottom = min(0.9, own.loc[own["sparsity"] >= LEFT, "relative"].min()) - 0.03
+        _guides(axes)
+        for number, (mechanism, name) in enumerate(names.items()):
+            _curve(axes, own[own["mechanism"] == mechanism], controls[name])
+            same = (critical["architecture"] == architecture) & (critical["mechanism"] == mechanism)
+            for row in critical[same & (critical["tolerance"] == MARKED)].itertuples():
+                _bracket(axes, row, bottom - 0.03 * number, controls[name])
+        _points(axes, own[own["mechanism"] == "none"], others)
+        _axes(axes, str(architecture), bottom - 0.03 * len(names), first=place % COLUMNS == 0)
+        _words(axes, critical[critical["architecture"] == architecture], cliff[cliff["architecture"] == architecture])
+    return page.finish(figure, _handles(controls, others), _notes(levels, critical))
 
 
-def _points(axes: Axes, points: pd.DataFrame, value: str, styles: dict[str, Look]) -> None:
-    for name, look in styles.items():
-        own = points[points["configuration"] == name]
-        hollow: Any = {} if own["fitted"].all() else {"markerfacecolor": "white", "zorder": 1.9}
-        axes.plot(own["sparsity"], own[value], **{**look.point, **hollow}, markersize=2.6, alpha=0.7)
-
-
-def _fit(axes: Axes, verdict: Any, curve: pd.DataFrame) -> None:
-    axes.fill_between(curve["sparsity"], curve["low"], curve["high"], color=INK, alpha=0.15, linewidth=0)
-    outlined = [Stroke(linewidth=1.8, foreground="white"), Normal()]  # stands out among many points
-    axes.plot(curve["sparsity"], curve["fitted"], color=INK, linewidth=1, path_effects=outlined)
+def _guides(axes: Axes) -> None:
+    for tolerance in TOLERANCES:
+        axes.axhline(1 - tolerance, color=PALE, linewidth=0.5, zorder=0)
     axes.axvline(CLAIM, color=PALE, linestyle=":", linewidth=0.9, zorder=0)
-    if verdict.verdict == "cliff":
-        axes.axvspan(verdict.low, verdict.high, color=RED, alpha=0.12, linewidth=0, zorder=0)
-        axes.axvline(verdict.break_at, color=RED, linewidth=0.9)
 
 
-def _axes(axes: Axes, verdict: Any, metric: str) -> None:
-    name, units, least = SCORES[metric]
-    page.percent_axis(axes.xaxis)
-    low, high = axes.get_ylim()
-    short = max(0, least - (high - low)) / 2
-    axes.set_ylim(low - short, high + short)
+def _curve(axes: Axes, levels: pd.DataFrame, look: Look) -> None:
+    """The monotone curve of a mechanism, and the means of its levels with their intervals."""
+    levels = levels.sort_values("sparsity")
+    axes.plot(levels["sparsity"], levels["fitted"], color=look.color, linewidth=0.9, zorder=1)
+    half = (levels["high"] - levels["low"]) / 2
+    axes.errorbar(
+        levels["sparsity"], levels["relative"], half, **look.point, markersize=3, elinewidth=0.7, capsize=0, zorder=2
+    )
+
+
+def _points(axes: Axes, levels: pd.DataFrame, styles: dict[str, Look]) -> None:
+    """The activations that are no control of sparsity, hollow."""
+    for name, look in styles.items():
+        own = levels[levels["configuration"] == name]
+        hollow = {**look.point, "markerfacecolor": "white", "markersize": 3.4}
+        axes.plot(own["sparsity"], own["relative"], **hollow, zorder=3)
+
+
+def _bracket(axes: Axes, row: Any, y: float, look: Look) -> None:
+    """The interval of critical sparsity at height y. An open end is a dotted line to the end of the axis."""
+    if row.verdict == "too few runs":
+        return
+    low, high = (end if pd.notna(end) else None for end in (row.low, row.high))
+    closed = low is not None and high is not None
+    ends = [LEFT if low is None else max(low, LEFT), 1 if high is None else high]
+    dashes: Any = "-" if closed else (0, (1, 1))
+    axes.plot(ends, [y, y], color=look.color, linewidth=1.6, linestyle=dashes, solid_capstyle="butt")
+    if pd.notna(row.sparsity) and row.sparsity >= LEFT:
+        axes.plot([row.sparsity], [y], marker="|", markersize=5, color=look.color)
+
+
+def _axes(axes: Axes, title: str, bottom: float, first: bool) -> None:
+    page.percent_axis(axes.xaxis, low=LEFT)
+    top = max(1.02, axes.get_ylim()[1])
+    axes.set_ylim(bottom - 0.02, min(top, 1.1))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(lambda score, _: f"{units * score:.4g}")
+    axes.yaxis.set_major_formatter(lambda score, _: f"{100 * score:.4g}")
     axes.set_xlabel("activation sparsity (%)")
-    axes.set_ylabel(name)
-    axes.set_title(page.folded(verdict.architecture, 1.3), loc="left", pad=4 + 1.4 * SMALL)
-    above: Any = {"textcoords": "offset points", "xycoords": "axes fraction", "fontsize": SMALL, "va": "baseline"}
-    axes.annotate(words(verdict), (0, 1), (0, 4), ha="left", **above)
-    axes.annotate(f"n = {verdict.n_configurations}", (1, 1), (0, 4 + 1.4 * SMALL), ha="right", **above)
+    axes.set_ylabel("relative score (%)" if first else "")
+    axes.set_title(page.folded(title, 1.3), loc="left", pad=4 + 1.4 * SMALL)
 
 
-def words(verdict: Any) -> str:
-    """The verdict in words. For a cliff, or a decline that bends, with the break and its interval."""
-    place, low, high = (100 * number for number in (verdict.break_at, verdict.low, verdict.high))
-    if verdict.verdict == "cliff":
-        return f"cliff at {place:.0f} % [{low:.0f}, {high:.0f}]"
-    if verdict.verdict == "smooth decline" and verdict.bends:
-        return f"smooth decline, bends near {place:.0f} % [{low:.0f}, {high:.0f}]"
-    return str(verdict.verdict)
+def _words(axes: Axes, critical: pd.DataFrame, cliff: pd.DataFrame) -> None:
+    """The verdict of the mechanism with most levels, above the panel."""
+    text = "no control of sparsity"
+    rows = critical[critical["tolerance"] == MARKED].sort_values("n_levels", ascending=False, kind="stable")
+    if len(rows) and rows["n_levels"].iloc[0]:
+        row = next(rows.itertuples())
+        own = cliff[(cliff["mechanism"] == row.mechanism) & (cliff["start"] == START)]
+        text = f"{place(row)}; {own['verdict'].iloc[0]}"
+    above: Any = {"textcoords": "offset points", "xycoords": "axes fraction", "va": "baseline"}
+    axes.annotate(text, (0, 1), (0, 4), fontsize=SMALL, **above)
 
 
-def _handles(styles: dict[str, Look], cliff: pd.DataFrame) -> page.Handles:
-    handles = page.point_handles(styles)
-    if (cliff["model"] != "none").any():
-        handles["fitted curve"] = (Patch(color=INK, alpha=0.15, linewidth=0), Line2D([], [], color=INK))
-    if (cliff["verdict"] == "cliff").any():
-        handles["cliff"] = (Patch(color=RED, alpha=0.12, linewidth=0), Line2D([], [], color=RED, linewidth=0.9))
+def place(row: Any) -> str:
+    """Critical sparsity in words, such as "−5 % at 83 % [78, 86]"; an open end is an ellipsis."""
+    low, high = (f"{100 * end:.0f}" if pd.notna(end) else "…" for end in (row.low, row.high))
+    lost = f"−{100 * row.tolerance:g} %"
+    if row.verdict == "bracket":
+        return f"{lost} at {100 * row.sparsity:.0f} % [{low}, {high}]"
+    if row.verdict == "beyond the range measured":
+        return f"{lost} above {low} %"
+    if row.verdict == "not reached":
+        return f"{lost} below {high} %"
+    return f"{lost} in [{low}, {high}]" if row.verdict == "undecided" else str(row.verdict)
+
+
+def _handles(controls: dict[str, Look], others: dict[str, Look]) -> page.Handles:
+    handles = page.point_handles(controls)
+    for name, mark in page.point_handles(others).items():
+        mark.set_markerfacecolor("white")  # type: ignore[union-attr]
+        handles[name] = mark
+    handles["interval of critical sparsity at 5 %"] = Patch(color=INK, linewidth=0)
     handles[f"{100 * CLAIM:.0f} %, the paper's claim"] = Line2D([], [], color=PALE, linestyle=":", linewidth=0.9)
     return handles
 
 
-def _notes(cliff: pd.DataFrame) -> list[str]:
-    notes = [f"One point per seed ({seeds(cliff['n_seeds'])}). n of a panel: configurations."]
-    if (cliff["model"] != "none").any():
-        level = span(100 * cliff["level"])
-        notes.append("Curve: fitted to their means over seeds.")
-        notes.append(f"Band and [ ]: {level} % interval, wild bootstrap over configurations.")
-    if (cliff["value"] == "relative_score").any():
-        notes.append("Pooled: relative to the mean of the architecture's dense baseline.")
-    few = cliff[cliff["verdict"] == "too few runs"].groupby("reason", sort=False)["architecture"]
-    return notes + [f"Too few runs ({', '.join(names)}): {reason}." for reason, names in few]
+def _notes(levels: pd.DataFrame, critical: pd.DataFrame) -> list[str]:
+    level = span(100 * critical["level"])
+    return [
+        f"Means over seeds ({seeds(levels['n'])}), relative to the baseline. Bars: {level} % t intervals over seeds.",
+        "Lines: 1, 2, and 5 % of the score lost. Curve: least-squares fit that never rises.",
+    ]

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from sparsity_cliff.figures import page
-from sparsity_cliff.figures.style import INK, looks, seeds, span
+from sparsity_cliff.figures.style import INK, looks, mechanisms, seeds, span
 
 LOWEST = 0.5  # sparsity at the left end of the axis, unless an interval begins below it
 
@@ -22,7 +22,7 @@ def draw(critical: pd.DataFrame) -> Figure:
             "Critical sparsity. No architecture has a level of sparsity and a baseline with two seeds each."
         )
     tolerances = sorted(shown["tolerance"].unique())
-    names = _names(shown["mechanism"])
+    names = mechanisms(shown["mechanism"])
     styles = looks(names.values())
     left = min(LOWEST, *shown["low"].dropna(), *shown["high"].dropna())
     block = page.Block(list(shown["architecture"].unique()), "activation sparsity (%)", "loss of score (%)")
@@ -62,10 +62,3 @@ def _interval(axes: Axes, row: Any, y: float, point: dict[str, Any], left: float
             axes.plot([end], [y], **line, marker="|", markersize=4)
     if pd.notna(row.sparsity):
         axes.plot([row.sparsity], [y], **point, markersize=3)
-
-
-def _names(mechanisms: "pd.Series[str]") -> dict[str, str]:
-    """Mechanism -> name in the legend: its function, with the options only where mechanisms share a function."""
-    functions = {text: text.partition("(")[0] for text in mechanisms.unique()}
-    shared = {name for name in functions.values() if list(functions.values()).count(name) > 1}
-    return {text: text if name in shared else name for text, name in functions.items()}

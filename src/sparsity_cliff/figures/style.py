@@ -227,6 +227,13 @@ def _shade(color: str, depth: float) -> str:
 # ------------------------------------------------------------------------------------------------- words
 
 
+def mechanisms(names: Iterable[str]) -> dict[str, str]:
+    """Mechanism -> name in the legend: its function, with the options only where mechanisms share a function."""
+    functions = {text: text.partition("(")[0] for text in dict.fromkeys(names)}
+    shared = {name for name in functions.values() if list(functions.values()).count(name) > 1}
+    return {text: text if name in shared else name for text, name in functions.items()}
+
+
 def span(values: Iterable[float]) -> str:
     """The common value, or a range such as "2–3"."""
     values = list(values)

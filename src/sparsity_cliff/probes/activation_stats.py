@@ -1,5 +1,6 @@
 """Statistics of the outputs of activation sites on held-out data. docs/definitions.md defines them."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,11 +17,15 @@ NEAR_ZERO = 1e-3  # |a| <= NEAR_ZERO x RMS(a) counts as near zero
 class SiteSums:
     """Sums of one site over the evaluation set, on the site's device.
 
-    elements, zeros, negative (pre-activations < 0), and near_zero count elements; square is Σ a². windows counts
-    windows of tokens with a spike; at_first_token and at_delimiter count those whose spike is there.
+    elements, zeros, negative (pre-activations < 0), and near_zero count elements. square is Σ a², pre Σ z, and
+    pre_square Σ z². windows counts windows of tokens with a spike; at_first_token and at_delimiter count those whose
+    spike is there.
     """
 
-    NAMES = ("elements", "zeros", "negative", "square", "near_zero", "windows", "at_first_token", "at_delimiter")
+    NAMES = (
+        *("elements", "zeros", "negative", "square", "near_zero", "pre", "pre_square"),
+        *("windows", "at_first_token", "at_delimiter"),
+    )
 
     def __init__(self, site: Site, device: torch.device):
         self._site, self._zero = site, torch.zeros((), dtype=wide(device), device=device)
@@ -52,9 +57,11 @@ class SiteSums:
 
     @classmethod
     def named(cls, row: list[float]) -> dict[str, float]:
-        """The numbers of `all` by name, with spike, dead, and rms."""
+        """The numbers of `all` by name, with spike, dead, rms, and the mean and standard deviation of z."""
         found = dict(zip((*cls.NAMES, "spike", "dead"), row, strict=True))
-        return found | {"rms": (found["square"] / found["elements"]) ** 0.5}
+        mean, square = found["pre"] / found["elements"], found["pre_square"] / found["elements"]
+        std = math.sqrt(max(0.0, square - mean**2)) if math.isfinite(square) else math.nan
+        return found | {"rms": (found["square"] / found["elements"]) ** 0.5, "pre_mean": mean, "pre_std": std}
 
 
 def activation_stats(
@@ -91,8 +98,8 @@ def activation_stats(
             found = _places(torch.maximum(-low, high), marks[-1])
         if len(batches) == 1:
             found["near_zero"] = _near_zero(a, square / a.numel())
-        negative = (z < 0).count_nonzero()
-        sums[i].add(elements=elements, zeros=zero.count_nonzero(), negative=negative, square=square, **found)
+        found |= _preactivations(z)
+        sums[i].add(elements=elements, zeros=zero.count_nonzero(), square=square, **found)
         sums[i].see(torch.maximum(-low.min(), high.max()), zero)
 
     def count_near_zero(i: int, z: Tensor, a: Tensor) -> None:
@@ -119,6 +126,14 @@ def activation_stats(
     yield from _of_model(list(found.values()), marks, bool(delimiters))
 
 
+def _preactivations(z: Tensor) -> dict[str, Tensor]:
+    """Σ z, Σ z², and the number of z < 0. z: (N, ...). Means and variances are first taken per example, in float32."""
+    variance, mean = torch.var_mean(z.flatten(1).float(), dim=1, correction=0)
+    size, mean = z[0].numel(), mean.to(wide(z.device))
+    square = size * (mean.square() + variance).sum()
+    return {"pre": size * mean.sum(), "pre_square": square, "negative": (z < 0).count_nonzero()}
+
+
 def _near_zero(a: Tensor, mean_square: Tensor) -> Tensor:
     """Number of elements near zero, relative to the mean of a² over the whole evaluation set."""
     return (a.abs() <= NEAR_ZERO * mean_square.sqrt()).count_nonzero()
@@ -141,6 +156,8 @@ def _of_site(site: dict[str, float], delimiters: bool) -> Iterator[tuple[str, fl
     yield "activation_sparsity", site["zeros"] / site["elements"]
     yield "near_zero_share", site["near_zero"] / site["elements"]
     yield "preactivation_negative_share", site["negative"] / site["elements"]
+    yield "preactivation_mean", site["pre_mean"]
+    yield "preactivation_std", site["pre_std"]
     yield "dead_unit_share", site["dead"]
     yield "activation_rms", site["rms"]
     yield "spike", site["spike"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 Row = tuple[str | None, str | None, int | None, str, float]  # split, layer, depth, metric, value
+ExampleRow = tuple[*Row, int]  # of one held-out example, with its number
 Rows = Iterator[Row]
 
 

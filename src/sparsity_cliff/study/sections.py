@@ -16,7 +16,7 @@ DEFAULT = "default"  # name of the architecture's own normalization
 STUDY = {"device": "auto"}
 TRAINING = {"microbatch": None, "processes": 1, "precision": "float32", "schedule": {"function": "constant"}}
 PROBES = {"examples": None}
-CLIFF = {"level": 0.95, "resamples": 1000}
+CLIFF = {"level": 0.95}
 DRIFT = {"level": 0.95}
 #: section of the study file -> kind of registry that its entries' `function` names
 KINDS = {"activations": "activation", "normalizations": "normalization", "losses": "loss"}

@@ -87,7 +87,7 @@ def check_repeats(config: Config) -> None:
     axes = ("architectures", "activations", "losses", "normalizations", "data")
     lists = [(f"grid.{i}.{axis}", block.get(axis, [])) for i, block in enumerate(config["grid"]) for axis in axes]
     lists += [("probes.measure", config["probes"]["measure"])]
-    lists += [(f"cliff.{key}", config["cliff"].get(key, [])) for key in ("losses", "exclude")]
+    lists += [("cliff.losses", config["cliff"]["losses"])]
     lists += [("drift.controls", config["drift"]["controls"])]
     for where, names in lists:
         if len(set(names)) < len(names):

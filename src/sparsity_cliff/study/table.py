@@ -79,7 +79,6 @@ def _check_analysis(study: Study) -> None:
     cliff, drift = study.cliff, study.drift
     asked = [("cliff.baseline", cliff["baseline"], activations)]
     asked += [(f"cliff.losses.{i}", name, losses) for i, name in enumerate(cliff["losses"])]
-    asked += [(f"cliff.exclude.{i}", name, activations) for i, name in enumerate(cliff.get("exclude", []))]
     asked += [(f"drift.controls.{i}", name, activations) for i, name in enumerate(drift["controls"])]
     for where, name, known in asked:
         if name not in known:
@@ -87,13 +86,6 @@ def _check_analysis(study: Study) -> None:
     for group in ("activations", "weights"):
         if group not in config["probes"]["measure"]:
             raise StudyError(f"probes.measure: {group} missing; the cliff and the drift need activations and weights")
-    if cliff["baseline"] in cliff.get("exclude", []):
-        raise StudyError(f"cliff.exclude: {cliff['baseline']} is the baseline; it must be a point of the curve")
-    level, resamples = cliff["level"], cliff["resamples"]
-    selected = source.constant("sparsity_cliff.analysis.cliff", "SELECTED")
-    fewest = round(5 / (selected * (1 - level)))  # what the estimator requires, checked before any training
-    if resamples < fewest:
-        raise StudyError(f"cliff.resamples: {resamples} are too few for level {level}; valid: {fewest} or more")
     curve = [run for run in runs.values() if run.data == "real" and run.loss in cliff["losses"]]
     for architecture in {run.architecture: None for run in curve}:
         own = [run for run in curve if run.architecture == architecture]

@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         ("depth", pa.int16()),  # position of the site or matrix, counted from the input (0); null: whole model
         ("metric", _NAME),
         ("value", pa.float64()),
+        ("example", pa.int32()),  # number of the held-out example, from 0; null: mean or sum over all
     ]
 )
 LABELS = ("run", "architecture", "activation", "loss", "normalization", "data")
@@ -45,6 +46,7 @@ class Fact:
     depth: int | None
     metric: str
     value: float
+    example: int | None = None
 
 
 def digest(table: pa.Table, about: str) -> str:

@@ -186,10 +186,11 @@ def check_progress(state: State, spec: Spec, ranks: int) -> None:
         raise ValueError(f"random states of {len(random)} processes instead of {ranks}")
     if not all(isinstance(environment, dict) for environment in state["environments"]):
         raise ValueError("environments are not mappings")
-    kinds = (int, int, str | None, str | None, int | None, str, float | int)  # types of a fact's seven values
+    kinds = (int, int, str | None, str | None, int | None, str, float | int)  # types of a fact's values
     for seed, part in zip(seeds, [*done, current], strict=False):  # the seeds that have started
         if part is not current and not re.fullmatch(r"finished|diverged at step \d+", part["status"]):
             raise ValueError(f"status {part['status']!r} of seed {seed}")
         for fact in part["facts"]:
-            if fact[0] != seed or not all(map(isinstance, fact, kinds)) or len(fact) != len(kinds):
+            own = (*kinds, int) if len(fact) > len(kinds) else kinds  # of a single example, with its number
+            if fact[0] != seed or not all(map(isinstance, fact, own)) or len(fact) != len(own):
                 raise ValueError(f"not a fact of seed {seed}: {fact!r}")

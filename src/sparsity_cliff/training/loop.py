@@ -75,8 +75,9 @@ def train_seed(
             with job.clock("probes"):
                 if losses:
                     facts.append((seed, step, "train", None, None, "loss", sum(losses) / len(losses)))
-                rows = measure(spec, model, loss_of, data, initial, autocast, step) if job.first else []
+                rows, scores = measure(spec, model, loss_of, data, initial, autocast, step) if job.first else ([], [])
                 facts += [(seed, step, *row) for row in rows]
+                facts += [(seed, step, *row) for row in scores]
                 losses = []
         if step == steps:
             if not all(math.isfinite(value) for *_, metric, value in rows if metric == "loss"):

@@ -4,10 +4,11 @@ from contextlib import AbstractContextManager
 from enum import IntEnum
 from typing import Any, Protocol
 
+from sparsity_cliff.probes.rows import ExampleRow, Row
 from sparsity_cliff.training.build import Parts
 from sparsity_cliff.training.ranks import Ranks
 
-Fact = tuple[int, int, str | None, str | None, int | None, str, float]  # seed, step, and the row of a probe
+Fact = tuple[int, int, *Row] | tuple[int, int, *ExampleRow]  # seed, step, and the row of a probe
 State = dict[str, Any]  # plain containers and tensors
 
 

@@ -46,8 +46,8 @@ class Dataset(ABC):
         """Random inputs and unrelated targets in the same shapes, the control for claim C3."""
 
     @abstractmethod
-    def scores(self, outputs: Tensor, targets: Tensor, last: bool = True) -> dict[str, Tensor | float]:
-        """Scores of a held-out batch besides the loss: name -> mean over its examples, for each defined score.
+    def scores(self, outputs: Tensor, targets: Tensor, last: bool = True) -> dict[str, Tensor]:
+        """Scores of a held-out batch besides the loss: name -> (N,), a value per example, nan where it is undefined.
 
         last: whether this is the last step. Expensive scores are computed only then.
         """
@@ -72,8 +72,8 @@ def in_batches(x: Tensor, y: Tensor, limit: int | None, size: int) -> list[Batch
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Share of outputs (..., K) whose largest entry is at the target (...), as a scalar."""
-    return (outputs.argmax(dim=-1) == targets).float().mean()
+    """Share of the outputs (N, ..., K) of each example whose largest entry is at the target (N, ...): (N,)."""
+    return (outputs.argmax(dim=-1) == targets).float().reshape(len(targets), -1).mean(dim=1)
 
 
 def require(condition: bool, problem: str) -> None:

@@ -65,6 +65,6 @@ class Labeled(Dataset):
 
         return Labeled(*draw(self.x_train, self.y_train), *draw(self.x_test, self.y_test), self.classes)
 
-    def scores(self, outputs: Tensor, targets: Tensor, last: bool = True) -> dict[str, Tensor | float]:
-        """The accuracy of logits (N, K) against labels (N,)."""
+    def scores(self, outputs: Tensor, targets: Tensor, last: bool = True) -> dict[str, Tensor]:
+        """Whether logits (N, K) are largest at the labels (N,), 0 or 1."""
         return {"accuracy": accuracy(outputs, targets)}

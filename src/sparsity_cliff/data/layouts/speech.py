@@ -89,7 +89,7 @@ class Speech(Dataset):
         names = ("noisy_train", "clean_train", "noisy_test", "clean_test")
         return replace(self, **{name: noise(getattr(self, name)) for name in names})  # type: ignore[arg-type]
 
-    def scores(self, outputs: Tensor, targets: Tensor, last: bool = True) -> dict[str, Tensor | float]:
+    def scores(self, outputs: Tensor, targets: Tensor, last: bool = True) -> dict[str, Tensor]:
         """PESQ and STOI of spectra (N, 2, F, T) against waveforms (N, samples), at the last step only."""
         if not last:
             return {}

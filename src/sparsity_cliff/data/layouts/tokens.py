@@ -96,8 +96,8 @@ class Tokens(Dataset):
         """Uniform random tokens."""
         return replace(self, random=derive(seed, "data"))
 
-    def scores(self, outputs: Tensor, targets: Tensor, last: bool = True) -> dict[str, Tensor | float]:
-        """The accuracy of logits (N, block, K) against the next tokens (N, block)."""
+    def scores(self, outputs: Tensor, targets: Tensor, last: bool = True) -> dict[str, Tensor]:
+        """The accuracy of logits (N, block, K) against the next tokens (N, block), per window."""
         return {"accuracy": accuracy(outputs, targets)}
 
     def summary(self, means: Mapping[str, float], in_nats: bool) -> dict[str, float]:

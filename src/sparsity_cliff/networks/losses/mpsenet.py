@@ -133,7 +133,7 @@ class MPSENetLoss(nn.Module):
         """Mean of (1 - discriminator)² of the enhanced magnitudes, in training after the discriminator's step."""
         if self.training and heard.requires_grad:
             found = [quality.pesq(a, b) for a, b in zip(enhanced.detach(), clean, strict=True)]
-            if None not in found:
+            if not any(map(math.isnan, found)):  # a score is undefined
                 discriminator.learn(target, heard.detach(), (target.new_tensor(found) - 1) / 3.5)
         # the loss's gradient is for the model, not for the discriminator
         discriminator.requires_grad_(False)
