@@ -13,7 +13,7 @@ from sparsity_cliff.networks.models import MODELS
 from sparsity_cliff.networks.models.gpt import GPT
 from sparsity_cliff.study import registry, source
 from sparsity_cliff.study.options import options_of
-from sparsity_cliff.training.optimizers import OPTIMIZERS, Optimizers, adam, adamw, muon, sgd
+from sparsity_cliff.training.optimizers import OPTIMIZERS, Muon, Optimizers, adam, adamw, muon, sgd
 
 RATES = {"lr": 0.1, "adamw_lr": 0.01}
 
@@ -97,7 +97,31 @@ def test_muon_is_torchs_on_block_matrices_and_adamw_on_the_rest() -> None:
         ]
 
     options = {"momentum": 0.8, "weight_decay": 0.1, "beta1": 0.7, "beta2": 0.9}
-    assert_same_steps(lambda m: muon(m, lr=0.02, adamw_lr=0.003, **options), torchs)
+    start = Small()
+    for steps, of_rest in ((1, 1e-4), (5, 0.05)):
+        ours, theirs = copy.deepcopy(start), copy.deepcopy(start)
+        trained(ours, muon(ours, lr=0.02, adamw_lr=0.003, **options), steps)
+        trained(theirs, torchs(theirs), steps)
+        parts = zip(ours.named_parameters(), theirs.parameters(), start.parameters(), strict=True)
+        for (name, p), other, before in parts:
+            tolerance = 0.2 if name in ("blocks.0.weight", "blocks.3.weight") else of_rest  # torch rounds to bfloat16
+            assert (p - other).norm() <= tolerance * (other - before).norm(), name
+
+
+def test_matrices_of_all_shapes_are_orthogonalized_as_if_each_were_alone() -> None:
+    """The polynomial of Jordan et al. 2024 in float64, for matrices of one shape, of its transpose, and of another."""
+    torch.manual_seed(0)
+    weights = [nn.Parameter(torch.randn(shape)) for shape in ((6, 6), (8, 6), (6, 8), (6, 6), (3, 9))]
+    idle = nn.Parameter(torch.randn(6, 6))  # without a gradient
+    before = [p.detach().clone() for p in (*weights, idle)]
+    for p in weights:
+        p.grad = torch.randn(p.shape)
+    Muon([*weights, idle], lr=0.1, momentum=0.9, weight_decay=0.5).step()
+    for p, start in zip(weights, before, strict=False):
+        update = near_orthogonal(0.19 * p.grad.double(), torch.float64)  # type: ignore[union-attr]
+        expected = start.double() * (1 - 0.1 * 0.5) - 0.1 * 0.2 * max(p.shape) ** 0.5 * update
+        torch.testing.assert_close(p.detach().double(), expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(idle, before[-1])
 
 
 def test_muon_moves_every_matrix_by_an_orthogonal_step_of_adamws_size() -> None:
@@ -172,9 +196,9 @@ def test_twenty_steps_of_muon_on_gpt_are_those_of_the_papers_code_at_a_fifth_of_
             for precision in (torch.float64, torch.bfloat16)
         )
         ours = (end[name] - before).double()
-        # Newton-Schulz is in bfloat16 here and there: as near to the exact one as theirs, and without a factor
-        assert (ours - exact).norm() < 2 * (rounded - exact).norm() < 0.2 * exact.norm(), name
-        assert (ours * exact).sum() / exact.square().sum() == pytest.approx(1, abs=0.01), name
+        # Newton-Schulz is in bfloat16 there, and in float32 here
+        assert (ours - exact).norm() < 1e-3 * exact.norm(), name
+        assert (ours - exact).norm() < (rounded - exact).norm() < 0.2 * exact.norm(), name
 
 
 def test_muon_without_matrices_in_the_blocks_is_refused() -> None:
