@@ -97,15 +97,21 @@ def test_muon_is_torchs_on_block_matrices_and_adamw_on_the_rest() -> None:
         ]
 
     options = {"momentum": 0.8, "weight_decay": 0.1, "beta1": 0.7, "beta2": 0.9}
-    start = Small()
-    for steps, of_rest in ((1, 1e-4), (5, 0.05)):
-        ours, theirs = copy.deepcopy(start), copy.deepcopy(start)
-        trained(ours, muon(ours, lr=0.02, adamw_lr=0.003, **options), steps)
-        trained(theirs, torchs(theirs), steps)
-        parts = zip(ours.named_parameters(), theirs.parameters(), start.parameters(), strict=True)
-        for (name, p), other, before in parts:
-            tolerance = 0.2 if name in ("blocks.0.weight", "blocks.3.weight") else of_rest  # torch rounds to bfloat16
-            assert (p - other).norm() <= tolerance * (other - before).norm(), name
+    torch.manual_seed(0)
+    ours = Small()
+    theirs, start = copy.deepcopy(ours), copy.deepcopy(ours)
+    pairs = [(ours, muon(ours, lr=0.02, adamw_lr=0.003, **options)), (theirs, torchs(theirs))]
+    for _ in range(5):
+        gradients = [torch.randn(p.shape) for p in start.parameters()]  # well conditioned, as torch's rounding needs
+        for model, optimizers in pairs:
+            for p, gradient in zip(model.parameters(), gradients, strict=True):
+                p.grad = gradient.clone()
+            for optimizer in optimizers:
+                optimizer.step()
+    parts = zip(ours.named_parameters(), theirs.parameters(), start.parameters(), strict=True)
+    for (name, p), other, before in parts:
+        tolerance = 0.05 if name in ("blocks.0.weight", "blocks.3.weight") else 1e-4  # torch rounds to bfloat16
+        assert (p - other).norm() <= tolerance * (other - before).norm(), name
 
 
 def test_matrices_of_all_shapes_are_orthogonalized_as_if_each_were_alone() -> None:
