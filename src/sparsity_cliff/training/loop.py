@@ -42,6 +42,7 @@ def train_seed(
     batches = Batches(data, training.batch_size, seed)
     parts = build_parts(spec, data, seed, device)
     model, loss_of, optimizers = parts.model, parts.loss, parts.optimizers
+    weights = list(model.parameters())  # once, because walking through the modules takes a tenth of a small step
     initial, factor = InitialWeights.of(model), make("schedule", training.schedule)
     torch.manual_seed(derive(seed, f"noise/{ranks.rank}" if ranks.rank else "noise"))
     check(ranks, min(training.batch_size, data.examples), model, loss_of)
@@ -102,7 +103,7 @@ def train_seed(
                 loss = loss_of(outputs, targets) * (len(inputs) / len(x))
                 loss.backward()
                 total += loss.detach()
-        ranks.add([total, *(p.grad for p in model.parameters() if p.grad is not None)])
+        ranks.add([total, *(p.grad for p in weights if p.grad is not None)])
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
