@@ -10,6 +10,7 @@ SNAKEMAKE = $(BIN)/snakemake --configfile $(STUDY) --cores $(CORES) --workflow-p
 
 sweep: .venv/installed  ## run the study (STUDY=file) to its tables and figures
 	$(SNAKEMAKE) $(shell test -t 2 && echo --logger rich)
+	@$(BIN)/sparsity-cliff claims $(STUDY)
 	@echo "figures: results/*/figures, tables: results/*/tables"
 
 unlock: .venv/installed  ## remove Snakemake's lock, after kill -9 or a power loss

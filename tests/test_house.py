@@ -212,7 +212,8 @@ ALL, NONE = "all", "none"
 RETRAINS = {
     "": ALL,
     "__main__ logs": NONE,
-    "analysis analysis.cliff analysis.collect analysis.critical analysis.curves analysis.drift": NONE,
+    "analysis analysis.claims analysis.cliff analysis.collect analysis.critical analysis.curves": NONE,
+    "analysis.drift analysis.effects analysis.ledger analysis.verdicts": NONE,
     "analysis.gradients analysis.means analysis.points": NONE,
     "analysis.sparsity analysis.spikes analysis.theory analysis.weights": NONE,
     "data data.errors data.layouts data.layouts.base data.loading data.seeds data.sources": ALL,

@@ -29,6 +29,16 @@ def test_a_figure_carries_its_origin(tmp_path: Path, kind: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [f"figure.{kind}"]
 
 
+@pytest.mark.parametrize("kind", ["csv", "md"])
+def test_a_text_carries_its_origin_in_a_comment(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"table.{kind}"
+    origin.write_text("a,b\n1,ß\n", path, ORIGIN)
+    assert origin.of(path) == ORIGIN
+    assert path.read_text(encoding="utf-8").startswith("a,b\n1,ß\n")
+    if kind == "csv":
+        assert pd.read_csv(path, comment="#").to_dict("list") == {"a": [1], "b": ["ß"]}
+
+
 @pytest.mark.parametrize("name", ["missing.parquet", "torn.parquet", "plain.parquet", "missing.png", "torn.png"])
 def test_what_is_not_ours_has_no_origin(tmp_path: Path, name: str) -> None:
     if "torn" in name:

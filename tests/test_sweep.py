@@ -256,3 +256,24 @@ def test_the_run_table_of_a_bad_study_is_one_line(fresh: Sweep) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: study.yaml: line 2: not valid YAML (while parsing a flow node")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_claims_ledger_is_a_table_csv_and_text_and_a_command_prints_it(finished: Sweep) -> None:
+    ledger = pd.read_parquet(finished.results("tables", "claims.parquet"))
+    again = pd.read_csv(finished.results("tables", "claims.csv"), comment="#")
+    assert again["verdict"].tolist() == ledger["verdict"].tolist()
+    assert set(ledger["claim"]) >= {f"C{i}" for i in (1, 2, 3, 4, 6, 7, 9, 10)}
+    assert "supported" not in set(ledger.loc[ledger["claim"] != "C1", "verdict"])  # two seeds show nothing
+    command = [sys.executable, "-m", "sparsity_cliff", "claims", "study.yaml"]
+    printed = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, check=True).stdout
+    text = finished.results("tables", "claims.md").read_text(encoding="utf-8")
+    assert text.startswith(printed.rstrip())
+    assert len(text.splitlines()) == len(printed.splitlines()) + 1  # the digest
+
+
+def test_without_a_sweep_the_claims_are_one_line(fresh: Sweep) -> None:
+    command = [sys.executable, "-m", "sparsity_cliff", "claims", "study.yaml"]
+    done = subprocess.run(command, cwd=fresh.folder, capture_output=True, text=True)
+    assert done.returncode == 1
+    line = "error: results/smoke/tables/claims.md: cannot be read (No such file or directory); run the sweep first\n"
+    assert done.stderr == line

@@ -1,4 +1,8 @@
-"""Command line of Sparsity Cliff. `sparsity-cliff runs [STUDY]` prints the runs of a study and why each would train."""
+"""Command line of Sparsity Cliff.
+
+`sparsity-cliff runs [STUDY]` prints the runs of a study and why each would train. `sparsity-cliff claims [STUDY]`
+prints what a finished study shows of the paper's claims.
+"""
 
 import argparse
 import json
@@ -8,15 +12,31 @@ from pathlib import Path
 
 from sparsity_cliff.study import table
 from sparsity_cliff.study.reading import StudyError
+from sparsity_cliff.study.spec import Study
 from sparsity_cliff.traces import stale
+
+
+def opened(path: str) -> Study:
+    """The study of a file. Exits with one line if it is not valid."""
+    try:
+        return table.open_file(path)
+    except StudyError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def print_claims(path: str) -> None:
+    """Print the claims ledger of a finished study."""
+    file = Path("results") / opened(path).name / "tables" / "claims.md"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SystemExit(f"error: {file}: cannot be read ({error.strerror}); run the sweep first") from error
+    print(text.rpartition("<!--")[0].rstrip())
 
 
 def print_runs(path: str) -> None:
     """Print the run table: id, data set, seeds, steps, and the reason to train."""
-    try:
-        plan = table.open_file(path)
-    except StudyError as error:
-        raise SystemExit(f"error: {error}") from error
+    plan = opened(path)
     reasons = {run.id: stale.why_run(run, Path("results") / plan.name) for run in plan.runs.values()}
     width = max(map(len, plan.runs))
     print(f"{'run':{width}}  {'data set':10}  {'seeds':>5}  {'steps':>7}  why it would train")
@@ -31,13 +51,17 @@ def print_runs(path: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and run the command."""
     sys.path.insert(0, os.getcwd())  # as in the workflow: a study may name objects in the working directory
-    parser = argparse.ArgumentParser(prog="sparsity-cliff", description=__doc__)
+    parser = argparse.ArgumentParser(prog="sparsity-cliff", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    runs = commands.add_parser("runs", help="print the run table and why each run would train")
-    runs.add_argument("study", nargs="?", default="config.yaml", help="study file (default: config.yaml)")
-    runs.set_defaults(call=lambda options: print_runs(options.study))
+    for name, call, words in (
+        ("runs", print_runs, "print the run table and why each run would train"),
+        ("claims", print_claims, "print what a finished study shows of the paper's claims"),
+    ):
+        command = commands.add_parser(name, help=words)
+        command.add_argument("study", nargs="?", default="config.yaml", help="study file (default: config.yaml)")
+        command.set_defaults(call=call)
     options = parser.parse_args(arguments)
-    options.call(options)
+    options.call(options.study)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,13 @@ def read_table(path: str | Path) -> Any:
     return pq.ParquetFile(path).read(use_threads=False).to_pandas(use_threads=False)
 
 
+def write_text(text: str, path: str | Path, made: str) -> None:
+    """Write a CSV or Markdown file whose last line, a comment, carries the digest `made`."""
+    line = f"<!-- {remark(made)} -->" if Path(path).suffix == ".md" else f"# {remark(made)}"
+    with whole(path) as temporary:
+        Path(temporary).write_text(f"{text.rstrip()}\n{line}\n", encoding="utf-8")
+
+
 def write_table(table: Any, path: str | Path, made: str) -> None:
     """Write a pandas or Arrow table to a Parquet file that carries the digest `made`."""
     import pyarrow as pa
