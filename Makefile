@@ -5,7 +5,7 @@ STUDY ?= config.yaml
 BIN := .venv/bin
 SNAKEMAKE = $(BIN)/snakemake --configfile $(STUDY) --cores $(CORES) --workflow-profile workflow/profiles/local
 
-.PHONY: sweep unlock figures report runs test test-large slurm check lint types format benchmark clean
+.PHONY: sweep unlock figures report reference runs test test-large slurm check lint types format benchmark clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/installed  ## run the study (STUDY=file) to its tables and figures
@@ -21,6 +21,9 @@ figures: .venv/installed  ## make the figures, and whatever they need
 
 report: sweep  ## one HTML page with every figure, its caption, and its provenance
 	$(SNAKEMAKE) --report results/report.html
+
+reference: sweep  ## run the study and compare it with the reference results in the repository
+	$(BIN)/sparsity-cliff reference $(STUDY)
 
 runs: .venv/installed  ## print the run table and why each run would train
 	$(BIN)/sparsity-cliff runs $(STUDY)

@@ -12,7 +12,7 @@ from forked import Forked
 from shared import folder as shared_folder
 
 PROJECT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "profiles", "workflow", "src", "envs")
+PARTS = ("Snakefile", "profiles", "workflow", "src", "envs", "reference")
 STUDY = "study.yaml"
 DEFAULT = (PROJECT / "workflow" / "studies" / "smoke.yaml").read_text()
 

@@ -100,6 +100,18 @@ def test_undecided_levels_are_named() -> None:
     )
 
 
+def test_levels_that_show_nothing_alone_show_it_together() -> None:
+    """2 % of 0.7 is 0.014. The standard error is 0.60 sd for a level of four seeds, and 0.44 sd for three levels."""
+    sd, x = 0.012, np.arange(11)
+    alone = stats.t.sf(0.014 / (sd * np.sqrt(1 / 4 + 0.98**2 / 9)), 41)
+    of_three, of_two = (stats.t.sf(0.014 / (sd * np.sqrt(1 / n + 0.98**2 / 9)), 41) for n in (12, 8))
+    assert alone > 0.0125 > max(of_three, of_two)  # half of 2.5 %
+    safe, _ = critical.bracket(curve(np.full(11, 0.7), sd=sd), reference(sd=sd), 0.02, 0.95)
+    assert safe.tolist() == [*(x[:-1] >= 0), False]  # the last has no neighbor
+    _, below = critical.bracket(curve(np.full(11, 0.7 * 0.96), sd=sd), reference(sd=sd), 0.02, 0.95)
+    assert below.tolist() == [False, *(x[1:] > 0)]
+
+
 # ------------------------------------------------------------------------------------------ error rates
 
 

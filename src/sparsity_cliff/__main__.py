@@ -1,7 +1,8 @@
 """Command line of Sparsity Cliff.
 
 `sparsity-cliff runs [STUDY]` prints the runs of a study and why each would train. `sparsity-cliff claims [STUDY]`
-prints what a finished study shows of the paper's claims.
+prints what a finished study shows of the paper's claims. `sparsity-cliff reference [STUDY]` compares a finished study
+with the reference results in the folder `reference`.
 """
 
 import argparse
@@ -34,6 +35,27 @@ def print_claims(path: str) -> None:
     print(text.rpartition("<!--")[0].rstrip())
 
 
+def compare_reference(path: str) -> None:
+    """Compare a finished study with its reference results. Exits with a line per difference."""
+    import pandas as pd
+
+    from sparsity_cliff.analysis.reference import disagreements
+
+    name = opened(path).name
+    files = [Path("results") / name / "tables" / "points.parquet", Path("reference") / name / "points.parquet"]
+    tables = []
+    for file in files:
+        try:
+            tables.append(pd.read_parquet(file))
+        except (OSError, ValueError) as error:  # pyarrow's errors are these
+            raise SystemExit(f"error: {file}: cannot be read ({str(error).splitlines()[0]})") from error
+    lines = disagreements(*tables)
+    if lines:
+        raise SystemExit("\n".join([f"error: {name}: {len(lines)} differences from {files[1].parent}", *lines]))
+    count = len(tables[0][["architecture", "configuration"]].drop_duplicates())
+    print(f"{name}: {count} configurations agree with {files[1].parent}, within the noise of their seeds")
+
+
 def print_runs(path: str) -> None:
     """Print the run table: id, data set, seeds, steps, and the reason to train."""
     plan = opened(path)
@@ -56,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, call, words in (
         ("runs", print_runs, "print the run table and why each run would train"),
         ("claims", print_claims, "print what a finished study shows of the paper's claims"),
+        ("reference", compare_reference, "compare a finished study with the reference results"),
     ):
         command = commands.add_parser(name, help=words)
         command.add_argument("study", nargs="?", default="config.yaml", help="study file (default: config.yaml)")

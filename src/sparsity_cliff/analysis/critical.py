@@ -17,12 +17,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from sparsity_cliff.analysis.curves import DESIGN, Curve, Level, differences, monotone
+from sparsity_cliff.analysis.curves import DESIGN, Curve, Differences, Level, differences, joined, monotone, spread
 
 NAN = float("nan")
 Verdict = Literal["bracket", "beyond the range measured", "not reached", "undecided", "too few runs"]
 
 TOLERANCES = (0.01, 0.02, 0.05, 0.10)  # shares of the reference score that may be lost
+WINDOW = 3  # levels that are tested together
 CLAIM = 0.70  # sparsity above which accuracy falls according to the paper (arXiv 2605.17659, abstract)
 
 
@@ -51,14 +52,24 @@ def bracket(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(safe, below), each (levels,): which levels are shown to keep the score, and which to lose more than tolerated.
 
-    The tests are one-sided t tests at (1 - level) / 2 of the difference level - (1 - tolerance) · reference. Each
-    direction goes through the levels in their order and stops at its first failure, so that no correction for
-    multiplicity is needed (Hsu and Berger 1999, JASA 94, 468).
+    The tests are one-sided t tests of the difference level - (1 - tolerance) · reference, at (1 - level) / 2 in each
+    direction. A direction goes through the levels in their order and stops at its first failure, so that no correction
+    for multiplicity is needed (Hsu and Berger 1999, JASA 94, 468).
+
+    A level passes by its own test, or by that of its window, each at half the error (Bonferroni). The window joins it
+    with its neighbors in the direction of the tests. If the level loses more than tolerated, so do these, because the
+    score does not rise. Without windows, a long plateau of levels with few seeds would seldom pass as a whole.
     """
-    found = differences(levels, reference, 1 - tolerance)
-    least = stats.t.ppf(0.5 + level / 2, found.freedom)
-    safe = np.logical_and.accumulate(found.t > least)
-    below = np.logical_and.accumulate((found.t < -least)[::-1])[::-1]
+    kept, pooled, n = 1 - tolerance, spread(levels, reference), len(levels)
+    right = [joined(levels[i : i + WINDOW]) for i in range(n)]
+    left = [joined(levels[max(0, i + 1 - WINDOW) : i + 1]) for i in range(n)]
+    own, to_right, to_left = (differences(parts, reference, kept, pooled) for parts in (levels, right, left))
+
+    def passes(found: Differences, sign: int) -> NDArray[np.bool_]:
+        return np.asarray(sign * found.t > stats.t.ppf(0.75 + level / 4, found.freedom))
+
+    safe = np.logical_and.accumulate(passes(own, 1) | passes(to_right, 1))
+    below = np.logical_and.accumulate((passes(own, -1) | passes(to_left, -1))[::-1])[::-1]
     return safe, below
 
 

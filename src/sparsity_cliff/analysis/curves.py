@@ -132,18 +132,41 @@ class Differences(NamedTuple):
         return self.estimates / np.maximum(self.errors, 1e-9)
 
 
-def differences(levels: Sequence[Level], reference: Level, kept: float | Array) -> Differences:
-    """Differences level - kept · reference. kept: a number, or one per level.
+def spread(levels: Sequence[Level], reference: Level) -> tuple[float, float]:
+    """(variance between seeds, degrees of freedom), pooled over the levels and the reference.
 
-    The variance between seeds is pooled over the levels and the reference, because a level has few seeds. The variance
-    due to the sample of held-out examples is added, with the degrees of freedom of Satterthwaite (1946).
+    It is pooled because a level has few seeds.
+    """
+    groups = [*levels, reference]
+    freedom = float(sum(len(part.scores) - 1 for part in groups))
+    return float(sum((len(part.scores) - 1) * part.scores.var(ddof=1) for part in groups)) / freedom, freedom
+
+
+def joined(levels: Sequence[Level]) -> Level:
+    """Neighboring levels as one, whose score is the mean over all their seeds."""
+    if len(levels) == 1:
+        return levels[0]
+    seeds = [len(part.scores) for part in levels]
+    known = [part.examples for part in levels if part.examples is not None]
+    shared = min(map(len, known), default=0)
+    examples = None
+    if len(known) == len(levels):
+        examples = np.average([part[:shared] for part in known], axis=0, weights=seeds)
+    sparsity = float(np.average([part.sparsity for part in levels], weights=seeds))
+    return Level(sparsity, np.concatenate([part.scores for part in levels]), examples)
+
+
+def differences(
+    levels: Sequence[Level], reference: Level, kept: float | Array, pooled: tuple[float, float] | None = None
+) -> Differences:
+    """Differences level - kept · reference. kept: a number, or one per level. pooled: `spread`, None: of these levels.
+
+    The variance due to the sample of held-out examples is added to that between seeds, with the degrees of freedom of
+    Satterthwaite (1946).
     """
     kept = np.broadcast_to(kept, len(levels))
-    groups = [*levels, reference]
-    own = np.array([part.scores.var(ddof=1) for part in groups])
-    seeds = np.array([len(part.scores) for part in groups])
-    freedom = float((seeds - 1).sum())
-    variance = ((seeds - 1) * own).sum() / freedom / seeds
+    of_a_seed, freedom = pooled or spread(levels, reference)
+    variance = of_a_seed / np.array([len(part.scores) for part in (*levels, reference)])
     between = variance[:-1] + kept**2 * variance[-1]
     pairs = [_sampling(part.examples, reference.examples, share) for part, share in zip(levels, kept, strict=True)]
     sampled, examples = np.array(pairs).reshape(-1, 2).T

@@ -1,0 +1,65 @@
+"""Reference results: a study that agrees, one that does not, and the command."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sweeps import Sweep
+
+from sparsity_cliff.__main__ import main
+from sparsity_cliff.analysis.reference import disagreements
+
+
+def study(key: int, shift: float = 0.0, seeds: int = 4) -> pd.DataFrame:
+    random = np.random.default_rng(key)
+    rows = [
+        (architecture, configuration, seed, random.normal(0.7 + shift * (configuration == "topk_90"), 0.01), 0.5)
+        for architecture in ("mlp", "vit")
+        for configuration in ("relu", "gelu", "topk_80", "topk_90")
+        for seed in range(seeds)
+    ]
+    return pd.DataFrame(rows, columns=["architecture", "configuration", "seed", "score", "sparsity"])
+
+
+def test_two_runs_of_the_same_study_agree_but_for_one_in_a_thousand() -> None:
+    assert sum(disagreements(study(2 * i), study(2 * i + 1)) != [] for i in range(200)) <= 2
+    assert disagreements(study(0), study(0)) == []
+
+
+def test_a_change_beyond_the_noise_is_named_with_both_numbers() -> None:
+    lines = disagreements(study(0, shift=0.06), study(1))
+    assert [line.partition(":")[0] for line in lines] == ["mlp · topk_90", "vit · topk_90"]
+    assert all("score 0.7" in line and "reference 0." in line for line in lines)
+    assert disagreements(study(0).assign(sparsity=0.6), study(1))[0].startswith("mlp · gelu: sparsity 0.6000")
+
+
+def test_missing_configurations_and_single_seeds_are_named() -> None:
+    whole = study(0)
+    part = whole[whole["configuration"] != "gelu"]
+    assert disagreements(part, whole) == [f"{name} · gelu: only in the reference" for name in ("mlp", "vit")]
+    assert disagreements(whole, part) == [f"{name} · gelu: not in the reference" for name in ("mlp", "vit")]
+    alone = disagreements(study(0, seeds=1), study(1, seeds=1))
+    assert alone[0] == "mlp: one seed of each configuration, which shows no noise"
+
+
+def test_a_score_that_is_not_a_number_disagrees() -> None:
+    broken = study(0)
+    broken.loc[0, "score"] = np.nan
+    assert any(line.startswith("mlp · relu: score nan") for line in disagreements(broken, study(0)))
+
+
+def test_the_smoke_study_agrees_with_its_reference(
+    finished: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    main(["reference", "study.yaml"])
+    assert capsys.readouterr().out.startswith("smoke: 13 configurations agree with reference/smoke")
+    path = finished.results("tables", "points.parquet")
+    points = pd.read_parquet(path)
+    points.loc[points["architecture"] == "vit", "score"] += 0.9
+    points.to_parquet(path)
+    with pytest.raises(SystemExit) as raised:
+        main(["reference", "study.yaml"])
+    assert "vit · relu: score" in str(raised.value)
+    path.unlink()
+    with pytest.raises(SystemExit, match=r"^error: results/smoke/tables/points\.parquet: cannot be read"):
+        main(["reference", "study.yaml"])
