@@ -318,9 +318,16 @@ def project(tmp_path_factory: pytest.TempPathFactory, forked: Forked) -> Sweep:
     made = copy_project(tmp_path_factory.mktemp("docs") / "sparsity-cliff", forked)
     for name in ("Makefile", "config.yaml", "pyproject.toml", "requirements.lock", "requirements-compiled.lock"):
         shutil.copy2(PROJECT / name, made.folder)
-    (made.folder / "my_lab").mkdir()
+    for folder in ("my_lab", "results/laptop/tables"):
+        (made.folder / folder).mkdir(parents=True)
     own = {"my_lab/acts.py": ACTS, "my_lab/nets.py": NETS, "my_lab/losses.py": LOSS, "my_lab/data.py": DATA}
-    own |= {"my_lab/__init__.py": "", "my.yaml": DEFAULT, "corpus.txt": "text", "held_out.bin": ""}
+    own |= {
+        "results/laptop/tables/claims.md": "the ledger",
+        "my_lab/__init__.py": "",
+        "my.yaml": DEFAULT,
+        "corpus.txt": "text",
+        "held_out.bin": "",
+    }
     for name, text in own.items():
         (made.folder / name).write_text(text)
     (made.folder / ".venv").mkdir()

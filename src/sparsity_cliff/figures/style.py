@@ -228,10 +228,14 @@ def _shade(color: str, depth: float) -> str:
 
 
 def mechanisms(names: Iterable[str]) -> dict[str, str]:
-    """Mechanism -> name in the legend: its function, with the options only where mechanisms share a function."""
-    functions = {text: text.partition("(")[0] for text in dict.fromkeys(names)}
-    shared = {name for name in functions.values() if list(functions.values()).count(name) > 1}
-    return {text: text if name in shared else name for text, name in functions.items()}
+    """Mechanism -> name in the legend: its function, with the options that tell it from others of this function."""
+    parts = {text: text.removesuffix(")").partition("(") for text in dict.fromkeys(names)}
+    named = {}
+    for text, (function, _, options) in parts.items():
+        others = [set(rest.split(", ")) for name, _, rest in parts.values() if name == function]
+        own = [option for option in options.split(", ") if not all(option in other for other in others)]
+        named[text] = f"{function} ({', '.join(own)})" if own else function
+    return named
 
 
 def span(values: Iterable[float]) -> str:
