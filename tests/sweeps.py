@@ -18,7 +18,7 @@ DEFAULT = (PROJECT / "workflow" / "studies" / "smoke.yaml").read_text()
 
 
 #: One table of each step, so that a sweep to them makes all tables.
-TABLES = [f"results/smoke/tables/{name}.parquet" for name in ("cliff", "drift", "spikes", "theory")]
+TABLES = [f"results/smoke/tables/{name}.parquet" for name in ("claims", "cliff", "drift", "spikes", "theory")]
 DRAW_ALL = """
 import sys
 from pathlib import Path

@@ -23,7 +23,7 @@ from sparsity_cliff.study.table import load
 
 FIGURES = {"drift", "sparsity_over_steps", "sparsity_by_depth", "cliff", "target_sparsity", "weights"}
 FIGURES |= {"theory", "near_zero_share", "spikes", "critical"}
-DOWNSTREAM = {"collect", "analyze_cliff", "analyze_drift", "analyze_layers", "draw"}
+DOWNSTREAM = {"collect", "analyze_cliff", "analyze_drift", "analyze_layers", "analyze_claims", "draw"}
 
 
 def runs_of(sweep: Sweep, part: str = "") -> set[str]:
@@ -194,12 +194,12 @@ def test_the_code_of_the_cliff_runs_its_analysis_and_what_shows_it(finished: Swe
     planned = finished.planned()
     assert ("analyze_cliff", "") in planned
     assert ("draw", "cliff") in planned
-    assert {rule for rule, _ in planned} == {"analyze_cliff", "draw"}
+    assert {rule for rule, _ in planned} == {"analyze_cliff", "analyze_claims", "draw"}
 
 
 def test_settings_of_the_analysis_train_nothing(finished: Sweep) -> None:
     finished.edit("study.yaml", ("  baseline: relu\n", "  baseline: relu\n  level: 0.9\n"))
-    assert finished.rules() == {"analyze_cliff", "draw"}
+    assert finished.rules() == {"analyze_cliff", "analyze_claims", "draw"}
 
 
 def test_a_new_block_of_seeds_trains_only_itself(finished: Sweep) -> None:

@@ -357,16 +357,21 @@ def test_a_clone_goes_on_where_the_other_was(finished: Sweep) -> None:
     output = clone.snakemake("results/smoke/tables/cliff.parquet")
     assert {name for rule, name in jobs(output) if rule == "train"} == {RUN}
     assert to_train(clone) == set()
-    assert clone.rules() == {"analyze_drift", "analyze_layers", "draw"}  # the others read the trace, too
+    assert clone.rules() == {
+        "analyze_drift",
+        "analyze_layers",
+        "analyze_claims",
+        "draw",
+    }  # the others read the trace, too
     assert (pd.read_parquet(clone.results("tables", "cliff.parquet"))["level"] == 0.9).all()
 
 
 def test_lost_bookkeeping_hides_no_stale_table(finished: Sweep) -> None:
     shutil.rmtree(finished.folder / ".snakemake")
     finished.edit(STUDY, ("cliff:\n", "cliff:\n  level: 0.9\n"))
-    assert finished.rules() == {"analyze_cliff", "draw"}
+    assert finished.rules() == {"analyze_cliff", "analyze_claims", "draw"}
     finished.edit("workflow/scripts/analyze_drift.py", ("    settings = json", "    settings = {} or json"))
-    assert finished.rules() == {"analyze_cliff", "analyze_drift", "draw"}
+    assert finished.rules() == {"analyze_cliff", "analyze_drift", "analyze_claims", "draw"}
 
 
 def test_marks_of_killed_jobs_stop_nothing_and_train_nothing(finished: Sweep) -> None:
@@ -465,7 +470,7 @@ def test_force_means_what_it_means_to_snakemake(finished: Sweep) -> None:
     def rules(*arguments: str) -> set[str]:
         return {rule for rule, _ in finished.planned(*arguments)}
 
-    below = {"analyze_cliff", "analyze_drift", "analyze_layers", "draw"}
+    below = {"analyze_cliff", "analyze_drift", "analyze_layers", "analyze_claims", "draw"}
     assert trained("--forceall") == everything
     assert rules("--forceall") == {"prepare_data", "train", "collect", "analyze_theory"} | below
     assert trained("--forcerun", "train") == everything

@@ -97,7 +97,13 @@ def test_figures_and_analysis_need_no_torch(finished: Sweep, tmp_path: Path, mon
         if path.stem != "theory":  # which does need torch, and no traces
             path.unlink()
     done = finished.snakemake(*TABLES, fresh=True)
-    assert {rule for rule, _ in jobs(done)} == {"collect", "analyze_cliff", "analyze_drift", "analyze_layers"}
+    assert {rule for rule, _ in jobs(done)} == {
+        "collect",
+        "analyze_claims",
+        "analyze_cliff",
+        "analyze_drift",
+        "analyze_layers",
+    }
     finished.draw_all()
 
 
