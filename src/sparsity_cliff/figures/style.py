@@ -100,6 +100,8 @@ KNOWN = {
     "sugar_bsilu": ("#B5446E", "h"),
     "noisy_relu": ("#8C2D04", "d"),
     "topk": ("#8856A7", "*"),
+    "topk (over=example)": ("#8856A7", "*"),  # mechanisms (see `mechanisms`)
+    "topk (over=features)": ("#C51B8A", "H"),
     "quantile": ("#A6761D", "P"),
     "quantile_relu": ("#7A6A00", "X"),
 }
