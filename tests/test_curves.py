@@ -6,7 +6,7 @@ import pytest
 from invented import points, reference, scores
 from scipy import stats
 
-from sparsity_cliff.analysis.curves import Level, curves, differences, levels, monotone, others
+from sparsity_cliff.analysis.curves import Level, curves, differences, joined, levels, monotone, others
 
 # ------------------------------------------------------------------------------------------ the tests
 
@@ -53,6 +53,16 @@ def test_examples_without_a_score_are_left_out_and_others_paired_by_number() -> 
     blind = differences([Level(0.8, scores(0.6, 3, 0.1), own[1:3])], reference()._replace(examples=theirs[:2]), 1.0)
     alone = differences([Level(0.8, scores(0.6, 3, 0.1))], reference(), 1.0)
     assert blind.errors == alone.errors  # one pair shows no variance
+
+
+def test_joined_levels_are_the_mean_over_all_their_seeds() -> None:
+    one = Level(0.8, np.array([0.6, 0.7, 0.8]), np.array([0.0, 1.0]))
+    two = Level(0.9, np.array([0.5]), np.array([1.0, 0.5, 0.25]))
+    both = joined([one, two])
+    assert (both.sparsity, both.scores.mean()) == (pytest.approx(0.825), pytest.approx(0.65))
+    assert both.examples == pytest.approx([0.25, 0.875])  # the examples that both have
+    assert joined([one, two._replace(examples=None)]).examples is None
+    assert joined([one]) is one
 
 
 # ------------------------------------------------------------------------------------------ curves

@@ -621,7 +621,8 @@ def test_what_is_kept_holds_the_final_weights_of_every_seed(tmp_path: Path) -> N
         data = load(tmp_path / "data.npz")
         model = build(Spec.of_text(state["spec"]), data, state["seed"])
         model.load_state_dict(state["model"])
-        facts = [list(row.values())[6:] for row in table.to_pylist() if row["seed"] == state["seed"]]
+        own = [row for row in table.to_pylist() if row["seed"] == state["seed"] and row["example"] is None]
+        facts = [list(row.values())[6:13] for row in own]
         x, y = data.held_out(None)[0]
         with torch.no_grad():
             loss = build_loss(planned(spec), 0)(model.eval()(x), y).item()
