@@ -60,6 +60,9 @@ def test_the_smoke_study_agrees_with_its_reference(
     with pytest.raises(SystemExit) as raised:
         main(["reference", "study.yaml"])
     assert "vit · relu: score" in str(raised.value)
+    path.write_bytes(b"torn")
+    with pytest.raises(SystemExit, match=r"^error: results/smoke/tables/points\.parquet: cannot be read \(.+\)$"):
+        main(["reference", "study.yaml"])
     path.unlink()
-    with pytest.raises(SystemExit, match=r"^error: results/smoke/tables/points\.parquet: cannot be read"):
+    with pytest.raises(SystemExit, match=r"^error: results/smoke/tables/points\.parquet: missing; run the sweep first"):
         main(["reference", "study.yaml"])

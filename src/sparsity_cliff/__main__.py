@@ -45,6 +45,8 @@ def compare_reference(path: str) -> None:
     files = [Path("results") / name / "tables" / "points.parquet", Path("reference") / name / "points.parquet"]
     tables = []
     for file in files:
+        if not file.is_file():
+            raise SystemExit(f"error: {file}: missing; run the sweep first, of a study that has reference results")
         try:
             tables.append(pd.read_parquet(file))
         except (OSError, ValueError) as error:  # pyarrow's errors are these
