@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from critical_coverage import publish
 
 from sparsity_cliff.analysis import critical, curves
 from sparsity_cliff.analysis.claims import CLAIMS, TOLERANCE, Claim, Measure
@@ -304,8 +305,7 @@ def main() -> None:
         errors(results),
         power(results),
     ]
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text("\n\n".join([before + BEGIN, *text, END + rest.partition(END)[2]]))
+    publish(PAGE, BEGIN, END, text)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,24 @@
 gives the same tables. Runs are made as in critical_coverage.py.
 """
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from critical_coverage import BEGIN, DIFFICULTY, END, NOISES, SCORES, START, generator, level, true_critical
+from critical_coverage import (
+    BEGIN,
+    DIFFICULTY,
+    END,
+    NOISES,
+    SCORES,
+    START,
+    datasets_asked,
+    generator,
+    level,
+    publish,
+    true_critical,
+)
 
 from sparsity_cliff.analysis import cliff
 
@@ -104,9 +115,7 @@ def table(results: pd.DataFrame, by: list[str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--datasets", type=int, default=200, help="synthetic studies per cell")
-    datasets = parser.parse_args().datasets
+    datasets = datasets_asked(__doc__)
     results = study(datasets)
     cells = results.groupby(["truth", "noise", "design", "start"])[["wrong", "covered"]].mean()
     headline = results[results["start"] == 0.02]
@@ -120,8 +129,7 @@ def main() -> None:
         "By the start of the stretch:",
         table(results[results["truth"].isin(["step of 20 points", "break, slope 1.5", "power 8"])], ["truth", "start"]),
     ]
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text("\n\n".join([before + BEGIN, *text, END + rest.partition(END)[2]]))
+    publish(PAGE, BEGIN, END, text)
 
 
 if __name__ == "__main__":

@@ -134,10 +134,21 @@ def table(results: pd.DataFrame, by: list[str]) -> str:
     return "\n".join(lines)
 
 
+def publish(page: Path, begin: str, end: str, parts: list[str]) -> None:
+    """Replace what stands between two markers of a page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    page.write_text("\n\n".join([before + begin, *parts, end + rest.partition(end)[2]]), encoding="utf-8")
+
+
+def datasets_asked(description: str | None) -> int:
+    """The option --datasets of the command line. Its default is that of the tables in docs."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--datasets", type=int, default=100, help="synthetic studies per cell")
+    return int(parser.parse_args().datasets)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--datasets", type=int, default=200, help="synthetic studies per cell")
-    datasets = parser.parse_args().datasets
+    datasets = datasets_asked(__doc__)
     results = study(datasets)
     cells = results.groupby(["truth", "noise", "design", "tolerance"])["covered"].mean()
     text = [
@@ -147,8 +158,7 @@ def main() -> None:
         table(results, ["noise"]),
         table(results, ["design", "tolerance"]),
     ]
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text("\n\n".join([before + BEGIN, *text, END + rest.partition(END)[2]]))
+    publish(PAGE, BEGIN, END, text)
 
 
 if __name__ == "__main__":

@@ -64,5 +64,12 @@ def test_the_smoke_study_agrees_with_its_reference(
     with pytest.raises(SystemExit, match=r"^error: results/smoke/tables/points\.parquet: cannot be read \(.+\)$"):
         main(["reference", "study.yaml"])
     path.unlink()
-    with pytest.raises(SystemExit, match=r"^error: results/smoke/tables/points\.parquet: missing; run the sweep first"):
+    with pytest.raises(
+        SystemExit, match=r"^error: results/smoke/tables/points\.parquet: missing; run the sweep first$"
+    ):
+        main(["reference", "study.yaml"])
+    points.to_parquet(path)
+    (finished.folder / "reference" / "smoke" / "points.parquet").unlink()
+    line = "error: reference/smoke/points.parquet: missing; studies with reference results: laptop"
+    with pytest.raises(SystemExit, match=f"^{line}$"):
         main(["reference", "study.yaml"])

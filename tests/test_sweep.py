@@ -277,6 +277,15 @@ def test_the_claims_ledger_is_a_table_csv_and_text_and_a_command_prints_it(finis
     assert len(text.splitlines()) == len(printed.splitlines()) + 1  # the digest
 
 
+def test_a_reader_that_wants_no_more_of_the_run_table_is_no_error(fresh: Sweep) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "sparsity_cliff", "runs", "study.yaml"]
+    done = subprocess.run(command, cwd=fresh.folder, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_without_a_sweep_the_claims_are_one_line(fresh: Sweep) -> None:
     command = [sys.executable, "-m", "sparsity_cliff", "claims", "study.yaml"]
     done = subprocess.run(command, cwd=fresh.folder, capture_output=True, text=True)

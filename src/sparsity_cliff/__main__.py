@@ -43,10 +43,12 @@ def compare_reference(path: str) -> None:
 
     name = opened(path).name
     files = [Path("results") / name / "tables" / "points.parquet", Path("reference") / name / "points.parquet"]
+    known = ", ".join(sorted(folder.parent.name for folder in Path("reference").glob("*/points.parquet"))) or "none"
+    remedies = ["run the sweep first", f"studies with reference results: {known}"]
     tables = []
-    for file in files:
+    for file, remedy in zip(files, remedies, strict=True):
         if not file.is_file():
-            raise SystemExit(f"error: {file}: missing; run the sweep first, of a study that has reference results")
+            raise SystemExit(f"error: {file}: missing; {remedy}")
         try:
             tables.append(pd.read_parquet(file))
         except (OSError, ValueError) as error:  # pyarrow's errors are these
@@ -86,7 +88,11 @@ def main(arguments: list[str] | None = None) -> None:
         command.add_argument("study", nargs="?", default="config.yaml", help="study file (default: config.yaml)")
         command.set_defaults(call=call)
     options = parser.parse_args(arguments)
-    options.call(options.study)
+    try:
+        options.call(options.study)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, wants no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its exit
 
 
 if __name__ == "__main__":

@@ -135,6 +135,7 @@ def _handles(controls: dict[str, Look], others: dict[str, Look]) -> page.Handles
 def _notes(levels: pd.DataFrame, critical: pd.DataFrame) -> list[str]:
     level = span(100 * critical["level"])
     return [
-        f"Means over seeds ({seeds(levels['n'])}), relative to the baseline. Bars: {level} % t intervals over seeds.",
+        f"Means over seeds ({seeds(levels['n'])}), relative to the baseline.",
+        f"Bars: {level} % t intervals over seeds and held-out examples.",
         "Lines: 1, 2, and 5 % of the score lost. Curve: least-squares fit that never rises.",
     ]

@@ -41,7 +41,7 @@ def draw(critical: pd.DataFrame) -> Figure:
         handles["open end"] = Line2D([], [], color=INK, linestyle=":", linewidth=0.9)
     notes = [
         f"{seeds(shown['n_reference'])} of the baseline, {span(shown['n_seeds'])} or more of each level.",
-        f"Dots: estimates. Bars: {span(100 * shown['level'])} % intervals, t tests over seeds.",
+        f"Dots: estimates. Bars: {span(100 * shown['level'])} % intervals, t tests over seeds and held-out examples.",
     ]
     few = critical.loc[critical["verdict"] == "too few runs", "architecture"].unique()
     if len(few):
