@@ -197,6 +197,7 @@ def test_drift_is_judged_by_its_margin(study: Traces, mean: float, verdict: str,
     interval = stats.ttest_1samp(values, 0).confidence_interval(0.9)
     assert found[["estimate", "low", "high"]].tolist() == pytest.approx([values.mean(), *interval])
     assert (found["supported_if"], found["margin"]) == ("below -0.01", 0.01)
+    assert (found["supported_low"], found["supported_high"]) == (-np.inf, -0.01)
     assert found["runs"] == next(iter(study.files))
 
 
@@ -515,6 +516,7 @@ def test_amplification_is_of_the_middle_blocks(study: Traces) -> None:
     assert (first["verdict"], first["supported_if"], first["margin"]) == ("supported", "above 2", 2)
     second = row(found, "C8b", "gpt")
     assert (second["verdict"], second["supported_if"]) == ("contradicted", "between 12.5 and 50")
+    assert second[["supported_low", "supported_high"]].tolist() == pytest.approx([12.5, 50])
 
 
 def test_two_blocks_have_no_middle(study: Traces) -> None:

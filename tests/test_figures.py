@@ -1,7 +1,9 @@
 """Figures: each of the registry, drawn from tables that the analysis made of small invented studies."""
 
 import ast
+import dataclasses
 import importlib
+import io
 import itertools
 import re
 import subprocess
@@ -19,14 +21,18 @@ import pandas as pd
 import pytest
 import yaml
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from shared import shared
 
 from sparsity_cliff import figures
-from sparsity_cliff.analysis import cliff, critical, curves, drift, gradients, sparsity, spikes, weights
+from sparsity_cliff.analysis import cliff, critical, curves, drift, gradients, ledger, sparsity, spikes, weights
+from sparsity_cliff.analysis.claims import CLAIMS
 from sparsity_cliff.analysis.points import points as points_of
-from sparsity_cliff.figures import FIGURES
+from sparsity_cliff.figures import FIGURES, drawn, style
+from sparsity_cliff.figures import claims as claims_figure
 from sparsity_cliff.figures.style import COLUMN, TEXT, looks, save, span, styled
+from sparsity_cliff.traces import origin
 from sparsity_cliff.traces.metrics import HISTOGRAM_EDGES
 
 ROOT = Path(__file__).parent.parent
@@ -169,19 +175,23 @@ def tables(name):
     baseline = settings[1][0]
     points = points_of(rows, runs, settings[2], baseline)
     controls, others = curves.curves(points, None, baseline), curves.others(points, None, baseline)
+    brackets, closed_forms = critical.criticals(controls, level=LEVEL), theory(*settings[1:3])
+    functions = [style.family(activation)[0] for activation in runs["activation"]]
+    known = runs.assign(function=functions, options="{}", steps=3000)
     return {
+        "claims": ledger.ledger(rows, known, points, brackets, closed_forms, baseline=baseline, level=LEVEL),
         "drift": drift.drift(rows, runs, LEVEL),
         "drift_contrasts": drift.drift_contrasts(rows, runs, ["tanh", "identity"], LEVEL),
         "sparsity_over_steps": sparsity.sparsity_over_steps(rows, runs, LEVEL),
         "sparsity_by_depth": sparsity.sparsity_by_depth(rows, runs, LEVEL),
         "weight_histograms": weights.histograms(rows, runs),
-        "theory": theory(*settings[1:3]),
+        "theory": closed_forms,
         "gradient_signs": gradients.gradient_signs(rows, runs, LEVEL),
         "spikes": spikes.spikes(rows, runs, "relu", LEVEL),
         "points": points,
         "levels": curves.levels([*controls, *others], LEVEL),
         "cliff": cliff.cliffs(controls, level=LEVEL),
-        "critical": critical.criticals(controls, level=LEVEL),
+        "critical": brackets,
     }
 
 
@@ -267,6 +277,7 @@ def test_note_says_what_is_missing_or_n_and_interval(figure, name):
         ),
         "target_sparsity": dict.fromkeys(["nothing", "dense", "soft", "long names"], "No run with a sparsity control"),
         "weights": {"nothing": "No run"},
+        "claims": {"nothing": "No architecture tests a claim."},
     }[figure]
     if name in expected:
         assert expected[name] in note
@@ -444,6 +455,201 @@ def test_weights_at_the_end_are_the_densities_of_the_table():
         assert set(drawn) <= set(known)
 
 
+NAN = float("nan")
+#: Claim, architecture, verdict, estimate, low, high, n.
+JUDGED = [
+    ("C2", "mlp", "supported", -0.03, -0.04, -0.02, 6),
+    ("C2", "resnet", "contradicted", 0.001, -0.002, 0.004, 6),
+    ("C2", "vit", "inconclusive", -0.01, -0.03, 0.01, 5),
+    ("C2", "cnn", "inconclusive", -0.02, NAN, NAN, 1),
+    ("C2", "gpt", "inconclusive", -0.01, -9.0, 8.98, 2),
+    ("C4", "mlp", "supported", 0.001, -0.002, 0.004, 6),
+    ("C4", "vit", "inconclusive", -0.03, -0.05, -0.01, 6),
+    ("C6", "mlp", "supported", 0.7, 0.65, 0.75, 9),
+    ("C6", "vit", "contradicted", NAN, 0.98, NAN, 9),
+    ("C6", "gpt", "inconclusive", NAN, NAN, NAN, 3),
+    ("C6", "cnn", "inconclusive", NAN, NAN, 0.7, 9),
+    ("C8b", "gpt", "contradicted", 7.0, 5.0, 9.8, 4),
+    ("C9", "gpt", "supported", -0.1, -0.2, -0.05, 4),
+]
+
+
+def judged():
+    """An invented ledger with rows of every verdict; the second part of C4 and C9 decides the last row of each."""
+    found = []
+    for claim in CLAIMS:
+        own = [row for row in JUDGED if row[0] == claim.id]
+        for _, name, verdict, estimate, low, high, n in own:
+            measure = claim.measures[-1 if name in ("vit", "gpt") else 0]
+            row = ledger._row(claim, name, verdict, "", LEVEL, measure)
+            found.append(dataclasses.replace(row, estimate=estimate, low=low, high=high, n=n))
+        found.append(ledger._row(claim, "all", "contradicted" if own else ledger.UNTESTED, "", LEVEL))
+    return pd.DataFrame([dataclasses.asdict(row) for row in found])
+
+
+@cache
+def claims_drawn():
+    with styled():
+        page = claims_figure.draw(judged())
+        page.draw_without_rendering()
+    return page
+
+
+def test_claims_have_a_name_and_their_axes_one():
+    assert set(claims_figure.NAMES) == {claim.id for claim in CLAIMS}
+    units = [(claim.id, measure.unit) for claim in CLAIMS for measure in claim.measures]
+    assert list(claims_figure.EFFECTS) == list(dict.fromkeys(units))
+    named = (claims_figure.ALL, claims_figure.CLOSED_FORM, claims_figure.UNTESTED)
+    assert named == (ledger.ALL, ledger.CLOSED_FORM, ledger.UNTESTED)
+
+
+def test_a_panel_of_a_claim_has_the_numbers_of_the_ledger():
+    page, table = claims_drawn(), judged()
+    ids = [axes.get_label().split()[0] for axes in page.axes]
+    assert ids == ["C2", "C4", "C6", "C8b", "C9"]
+    for id, axes in zip(ids, page.axes, strict=True):
+        own = table[(table["claim"] == id) & (table["architecture"] != "all")]
+        assert [label.get_text() for label in axes.get_yticklabels()] == [
+            f"{row.architecture} ({row.n})" for row in own.itertuples()
+        ]
+        marks = {line.get_ydata()[0]: line for line in axes.lines if line.get_linestyle() == "None"}
+        assert [text.get_text() for text in axes.texts] == ["over all: contradicted"]
+        for y, row in enumerate(own.itertuples()):
+            known = [value for value in (row.estimate, row.low, row.high) if pd.notna(value)]
+            assert [marks[y].get_xdata()[0]] == known[:1] if known else y not in marks
+            bars = [line for line in axes.lines if list(line.get_ydata()) == [y, y] and line.get_zorder()]
+            solid = [list(line.get_xdata()) for line in bars if line.get_linestyle() == "-"]
+            assert solid == [[row.low, row.high]] * (pd.notna(row.low) and pd.notna(row.high))
+            dotted = [list(line.get_xdata()) for line in bars if line.get_linestyle() == ":"]
+            edges = axes.get_xlim()
+            ends = [edges[0] if pd.isna(row.low) else row.low, edges[1] if pd.isna(row.high) else row.high]
+            assert dotted == [ends] * (not solid and not (row.n == 1 and id == "C2"))
+
+
+def test_a_verdict_has_a_mark_of_its_own():
+    looks = {name: (look["marker"], look.get("markerfacecolor")) for name, look in claims_figure.MARKS.items()}
+    assert looks == {"supported": ("o", None), "contradicted": ("x", None), "inconclusive": ("o", "white")}
+    seen = {row.series.split(", ")[1] for row in drawn.rows(claims_drawn()) if row.kind == "point"}
+    assert seen == set(looks)
+
+
+def test_the_region_of_support_is_that_of_the_part_and_a_wide_interval_flattens_nothing():
+    page = claims_drawn()
+    bands = [row for row in drawn.rows(page) if row.kind == "band"]
+    assert {row.series for row in bands} == {"region of support"}
+    by_panel = {axes.get_label().split()[0]: axes for axes in page.axes}
+    ends = {id: [(b.y, b.low, b.high) for b in bands if b.panel.split()[0] == id] for id in by_panel}
+    left, right = by_panel["C2"].get_xlim()
+    assert ends["C2"] == [(-0.5, left, -0.01), (4.5, left, -0.01)]
+    assert -0.2 < left < -0.04  # the interval of two seeds reaches to -9
+    assert 0.01 < right < 0.2
+    low = by_panel["C4"].get_xlim()[0]
+    assert ends["C4"] == [(-0.5, -0.01, 0.01), (0.5, -0.01, 0.01), (0.5, low, -0.01), (1.5, low, -0.01)]
+    assert ends["C8b"][0][1:] == pytest.approx((12.5, 50))
+    assert [by_panel[id].get_xscale() for id in ("C8b", "C9")] == ["log", "linear"]
+    note = page.texts[-1].get_text().replace("\n", " ")
+    assert "An interval that ends at the edge of a panel extends beyond it." in note
+    assert "Not tested: C1, C3, C5a, C5b, C5c, C7, C8a, C10." in note
+
+
+def test_without_any_test_the_figure_of_the_claims_says_so():
+    table = judged()
+    with styled():
+        page = claims_figure.draw(table.assign(verdict=ledger.UNTESTED))
+    assert "No claim is tested" in page.texts[0].get_text().replace("\n", " ")
+
+
+# ------------------------------------------------------------------------------------------------- numbers
+
+
+def numbers(figure, name):
+    """The CSV beside a figure, as pandas reads it."""
+    return pd.read_csv(io.StringIO(drawn.text(draw(figure, name))), keep_default_na=False, na_values=[""])
+
+
+@pytest.mark.parametrize("figure", [*LINES, "spikes"])
+@every_study
+def test_numbers_of_lines_are_all_those_of_the_table(figure, name):
+    found, table = numbers(figure, name), tables(name)[FIGURES[figure].tables[0]]
+    lines, ends = found[found["kind"] == "line"], found[found["kind"].isin(["band", "interval"])]
+    assert set(lines["y"]) <= set(table["mean"])
+    assert set(ends["low"]) <= set(table["low"])
+    assert set(ends["high"]) <= set(table["high"])
+    assert set(found["series"].dropna()) >= set(ends["series"])
+    if figure == "sparsity_over_steps" and len(lines):
+        shown = table[(table["metric"] == "activation_sparsity") & ~table["dense"]]
+        series = shown["activation"].where(shown["data"] == "real", shown["activation"] + ", random data")
+        panel = shown["architecture"].where(
+            shown["loss"] == table["loss"].iloc[0], shown["architecture"] + " · " + shown["loss"]
+        )
+        expected = zip(panel, series, shown["step"].astype(float), shown["mean"], strict=True)
+        columns = ["panel", "series", "x", "y"]
+        assert set(lines[columns].itertuples(index=False, name=None)) == set(expected)
+        known = shown.dropna(subset=["low"])
+        assert sorted(ends["low"]) == sorted(known["low"])
+        assert sorted(ends["high"]) == sorted(known["high"])
+
+
+def test_numbers_name_what_they_are():
+    for figure in FIGURES:
+        found = numbers(figure, "large")
+        assert found[["panel", "x_axis", "y_axis", "series"]].notna().all(axis=None), figure
+        assert found["kind"].notna().all()
+        assert (found[["x", "y", "low", "high"]].notna().sum(axis=1) >= 2).all()
+
+
+def test_numbers_of_critical_sparsity_and_of_the_cliff_are_those_of_their_tables():
+    table = tables("large")["critical"]
+    found = numbers("critical", "large")
+    whole = table.dropna(subset=["low", "high"])
+    assert sorted(found.loc[found["kind"] == "interval", "low"]) == sorted(whole["low"])
+    assert sorted(found.loc[found["kind"] == "point", "x"]) == sorted(table["sparsity"].dropna())
+    levels = tables("large")["levels"]
+    found = numbers("cliff", "large")
+    controls = levels[levels["mechanism"] != "none"]
+    points = found[(found["kind"] == "point") & ~found["series"].str.contains("critical")]
+    assert set(controls["relative"]) <= set(points["y"])
+    assert set(controls["fitted"]) == set(found.loc[found["kind"] == "line", "y"])
+
+
+def test_numbers_of_every_kind_of_artist():
+    with styled():
+        page = Figure()
+        axes = page.subplots()
+        axes.bar([1.0, 3.0], [5.0, 7.0], width=2.0, label="_anonymous")
+        axes.axvspan(2.0, 4.0, label="span")
+        axes.hlines([1.5], [0.0], [2.0], label="h")
+        axes.errorbar([1.0], [2.0], [0.5], label="bar", linestyle="none", marker="o")
+        axes.stairs([1.0, 2.0], [0.0, 1.0, 4.0], label="steps")
+        axes.fill_between([0.0, 1.0, 2.0, 3.0], [0.0, 1.0, NAN, 2.0], [1.0, 3.0, NAN, 4.0], label="band")
+        axes.plot([0.0, 1.0], [1.0, NAN], label="line")
+        axes.axhline(0, zorder=0)
+    found = {(row.series, row.kind, row.x, row.y, row.low, row.high) for row in drawn.rows(page)}
+    assert found == {
+        ("", "bar", None, 5.0, 0.0, 2.0),
+        ("", "bar", None, 7.0, 2.0, 4.0),
+        ("span", "band", None, None, 2.0, 4.0),
+        ("h", "interval", None, 1.5, 0.0, 2.0),
+        ("bar", "point", 1.0, 2.0, None, None),
+        ("bar", "interval", 1.0, None, 1.5, 2.5),
+        ("steps", "bar", None, 1.0, 0.0, 1.0),
+        ("steps", "bar", None, 2.0, 1.0, 4.0),
+        ("band", "band", 0.0, None, 0.0, 1.0),
+        ("band", "band", 1.0, None, 1.0, 3.0),
+        ("band", "band", 3.0, None, 2.0, 4.0),
+        ("line", "line", 0.0, 1.0, None, None),
+    }
+    axes.scatter([1], [1])
+    with pytest.raises(TypeError, match="PathCollection"):
+        drawn.rows(page)
+
+
+@every_figure
+def test_an_empty_figure_has_no_numbers_but_a_header(figure):
+    if not draw(figure, "nothing").axes:
+        assert drawn.text(draw(figure, "nothing")) == "panel,x_axis,y_axis,series,kind,x,y,low,high\n"
+
+
 def test_no_panel_makes_a_cliff_of_noise():
     assert all(np.ptp(axes.get_ylim()) >= 0.1 - 1e-9 for axes in draw("cliff", "dense").axes)
 
@@ -493,11 +699,15 @@ def test_same_tables_give_same_bytes(figure, tmp_path):
     for table in FIGURES[figure].tables:
         paths.append(tmp_path / f"{table}.parquet")
         tables("dense")[table].to_parquet(paths[-1])
-    written = [[tmp_path / f"{copy}.{kind}" for kind in ("pdf", "png")] for copy in range(2)]
+    written = [[tmp_path / f"{copy}.{kind}" for kind in ("pdf", "png", "csv")] for copy in range(2)]
     for outputs in written:
         figures.draw(figure, map(str, paths), map(str, outputs), "f" * 64)
     for first, second in zip(*written, strict=True):
         assert first.read_bytes() == second.read_bytes()
+    found = pd.read_csv(written[0][2], comment="#")
+    assert list(found.columns) == [field.name for field in dataclasses.fields(drawn.Row)]
+    assert len(found) == len(drawn.rows(draw(figure, "dense")))
+    assert origin.of(written[0][2]) == "f" * 64
     pdf = written[0][0].read_bytes()
     assert b"/FontFile2" in pdf  # TrueType, embedded
     assert b"/CreationDate" not in pdf

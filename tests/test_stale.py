@@ -427,7 +427,8 @@ def test_a_folder_in_a_traces_place_is_named(finished: Sweep) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["tables/facts.parquet", "tables/cliff.parquet", "figures/cliff.png", "figures/cliff.pdf"]
+    "part",
+    ["tables/facts.parquet", "tables/cliff.parquet", "figures/cliff.png", "figures/cliff.pdf", "figures/cliff.csv"],
 )
 def test_a_torn_table_or_figure_is_made_again(finished: Sweep, part: str) -> None:
     path = finished.results(part)

@@ -1,5 +1,6 @@
 """Whole sweeps with real Snakemake: what they leave, faults, and determinism."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from sweeps import TABLES, Sweep, jobs
 
-from sparsity_cliff.figures import FIGURES
+from sparsity_cliff.figures import FIGURES, drawn
 from sparsity_cliff.study import table
 from sparsity_cliff.traces import reader
 
@@ -37,6 +38,8 @@ def test_a_sweep_leaves_every_trace_table_and_figure(finished: Sweep) -> None:
     for figure in FIGURES:
         assert finished.results("figures", f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert finished.results("figures", f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+        numbers = pd.read_csv(finished.results("figures", f"{figure}.csv"), comment="#")
+        assert list(numbers.columns) == [field.name for field in dataclasses.fields(drawn.Row)]
     assert not finished.results("checkpoints").exists()
     assert not list(finished.folder.rglob(".*.parquet.*"))
 

@@ -5,7 +5,7 @@ DRAWN = {
     figure: step(
         f"draw_{figure}",
         inputs=TABLE(*entry.tables),
-        outputs=[f"{RESULTS}/figures/{figure}.{kind}" for kind in ("pdf", "png")],
+        outputs=[f"{RESULTS}/figures/{figure}.{kind}" for kind in ("pdf", "png", "csv")],
         modules=[entry.module],
         settings=figure,
         script="draw_figure",
@@ -31,6 +31,7 @@ for figure in FIGURES:
                 category="Figures",
                 labels={"figure": figure.replace("_", " ")},
             ),
+            DRAWN[figure].outputs[2],
         log:
             f"{RESULTS}/logs/figures/{figure}.log",
         conda:

@@ -39,9 +39,10 @@ WHOLE_PERCENT = 0.005  # brackets are compared in whole percent, because a level
 class Row:
     """A row of the ledger. Numbers are those of the `part` that decides, in the unit of its statistic.
 
-    margin: smallest effect of interest. p_*: of all parts together, after Holm's correction; missing for C6, whose
-    bracket has none. n: seeds; for C6, of the reference; for the closed form of C1, draws. diverged: seeds of the runs
-    that did not finish, and are in no number.
+    margin: smallest effect of interest. supported_low, supported_high: the ends of the region that supports the claim,
+    infinite where it has none. p_*: of all parts together, after Holm's correction; missing for C6, whose bracket has
+    none. n: seeds; for C6, of the reference; for the closed form of C1, draws. diverged: seeds of the runs that did not
+    finish, and are in no number.
     """
 
     claim: str
@@ -51,6 +52,8 @@ class Row:
     unit: str
     margin: float
     supported_if: str
+    supported_low: float
+    supported_high: float
     contradicted_if: str
     verdict: Verdict
     part: str = ""
@@ -166,6 +169,7 @@ def _of_parts(
 def _row(claim: Claim, name: str, verdict: Verdict, reason: str, level: float, measure: Measure | None = None) -> Row:
     """A row without numbers. measure: by default, the first of the claim."""
     measure = measure or claim.measures[0]
+    low, high = (math.exp(end) if measure.ratio else end for end in measure.rule.supported)
     return Row(
         claim=claim.id,
         architecture=name,
@@ -174,6 +178,8 @@ def _row(claim: Claim, name: str, verdict: Verdict, reason: str, level: float, m
         unit=measure.unit,
         margin=math.exp(measure.rule.margin) if measure.ratio else measure.rule.margin,
         supported_if=words(measure, measure.rule.supported),
+        supported_low=low,
+        supported_high=high,
         contradicted_if=" or ".join(words(measure, region) for region in measure.rule.contradicted),
         verdict=verdict,
         level=level,

@@ -21,6 +21,7 @@ FIGURES = {
     "sparsity_by_depth": Entry("figures.sparsity_by_depth", ("sparsity_by_depth",)),
     "critical": Entry("figures.critical", ("critical",)),
     "cliff": Entry("figures.cliff", ("levels", "critical", "cliff")),
+    "claims": Entry("figures.claims", ("claims",)),
     "target_sparsity": Entry("figures.target_sparsity", ("points",)),
     "weights": Entry("figures.weights", ("weight_histograms",)),
     "spikes": Entry("figures.spikes", ("spikes",)),
@@ -28,12 +29,19 @@ FIGURES = {
 
 
 def draw(name: str, tables: Iterable[str], outputs: Iterable[str], made: str) -> None:
-    """Read the tables of a figure, draw it, and save it to each path in `outputs`, with the digest `made`."""
+    """Read the tables of a figure, draw it, and save it to each path in `outputs`, with the digest `made`.
+
+    A path that ends in .csv gets the numbers that the figure draws.
+    """
+    from sparsity_cliff.figures import drawn
     from sparsity_cliff.figures.style import save, styled
-    from sparsity_cliff.traces.origin import read_table
+    from sparsity_cliff.traces.origin import read_table, write_text
 
     module = importlib.import_module(f"sparsity_cliff.{FIGURES[name].module}")
     with styled():
         figure = module.draw(*(read_table(table) for table in tables))
         for output in outputs:
-            save(figure, output, made)
+            if str(output).endswith(".csv"):
+                write_text(drawn.text(figure), output, made)
+            else:
+                save(figure, output, made)

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from sparsity_cliff.figures import page
+from sparsity_cliff.figures import drawn, page
 from sparsity_cliff.figures.style import INK, PALE, SMALL, TEXT, Look, looks, mechanisms, seeds, span
 
 CLAIM = 0.70  # sparsity above which accuracy falls according to the paper (arXiv 2605.17659, abstract)
@@ -34,15 +34,15 @@ def draw(levels: pd.DataFrame, critical: pd.DataFrame, cliff: pd.DataFrame) -> F
     figure = page.new(1.9 * rows, TEXT)
     grid = figure.add_gridspec(rows, COLUMNS)
     for place, architecture in enumerate(shown):
-        axes = figure.add_subplot(grid[divmod(place, COLUMNS)])
+        axes = figure.add_subplot(grid[divmod(place, COLUMNS)], label=architecture)
         own = levels[levels["architecture"] == architecture]
         bottom = min(0.9, own.loc[own["sparsity"] >= LEFT, "relative"].min()) - 0.03
         _guides(axes)
         for number, (mechanism, name) in enumerate(names.items()):
-            _curve(axes, own[own["mechanism"] == mechanism], controls[name])
+            _curve(axes, own[own["mechanism"] == mechanism], name, controls[name])
             same = (critical["architecture"] == architecture) & (critical["mechanism"] == mechanism)
             for row in critical[same & (critical["tolerance"] == MARKED)].itertuples():
-                _bracket(axes, row, bottom - 0.03 * number, controls[name])
+                _bracket(axes, row, bottom - 0.03 * number, name, controls[name])
         _points(axes, own[own["mechanism"] == "none"], others)
         _axes(axes, str(architecture), bottom - 0.03 * len(names), first=place % COLUMNS == 0)
         _words(axes, critical[critical["architecture"] == architecture], cliff[cliff["architecture"] == architecture])
@@ -55,14 +55,13 @@ def _guides(axes: Axes) -> None:
     axes.axvline(CLAIM, color=PALE, linestyle=":", linewidth=0.9, zorder=0)
 
 
-def _curve(axes: Axes, levels: pd.DataFrame, look: Look) -> None:
+def _curve(axes: Axes, levels: pd.DataFrame, name: str, look: Look) -> None:
     """The monotone curve of a mechanism, and the means of its levels with their intervals."""
     levels = levels.sort_values("sparsity")
-    axes.plot(levels["sparsity"], levels["fitted"], color=look.color, linewidth=0.9, zorder=1)
+    axes.plot(levels["sparsity"], levels["fitted"], color=look.color, linewidth=0.9, zorder=1, label=f"{name}, curve")
     half = (levels["high"] - levels["low"]) / 2
-    axes.errorbar(
-        levels["sparsity"], levels["relative"], half, **look.point, markersize=3, elinewidth=0.7, capsize=0, zorder=2
-    )
+    bars: Any = {**look.point, "markersize": 3, "elinewidth": 0.7, "capsize": 0, "zorder": 2, "label": name}
+    axes.errorbar(levels["sparsity"], levels["relative"], half, **bars)
 
 
 def _points(axes: Axes, levels: pd.DataFrame, styles: dict[str, Look]) -> None:
@@ -70,20 +69,22 @@ def _points(axes: Axes, levels: pd.DataFrame, styles: dict[str, Look]) -> None:
     for name, look in styles.items():
         own = levels[levels["configuration"] == name]
         hollow = {**look.point, "markerfacecolor": "white", "markersize": 3.4}
-        axes.plot(own["sparsity"], own["relative"], **hollow, zorder=3)
+        axes.plot(own["sparsity"], own["relative"], **hollow, zorder=3, label=name)
 
 
-def _bracket(axes: Axes, row: Any, y: float, look: Look) -> None:
+def _bracket(axes: Axes, row: Any, y: float, name: str, look: Look) -> None:
     """The interval of critical sparsity at height y. An open end is a dotted line to the end of the axis."""
     if row.verdict == "too few runs":
         return
     low, high = (end if pd.notna(end) else None for end in (row.low, row.high))
     closed = low is not None and high is not None
     ends = [LEFT if low is None else max(low, LEFT), 1 if high is None else high]
+    line: Any = {"color": look.color, "label": f"{name}, critical sparsity at {100 * row.tolerance:g} %"}
     dashes: Any = "-" if closed else (0, (1, 1))
-    axes.plot(ends, [y, y], color=look.color, linewidth=1.6, linestyle=dashes, solid_capstyle="butt")
+    kind = drawn.INTERVAL if closed else drawn.OPEN_INTERVAL
+    axes.plot(ends, [y, y], **line, linewidth=1.6, linestyle=dashes, solid_capstyle="butt", gid=kind)
     if pd.notna(row.sparsity) and row.sparsity >= LEFT:
-        axes.plot([row.sparsity], [y], marker="|", markersize=5, color=look.color)
+        axes.plot([row.sparsity], [y], **line, marker="|", markersize=5)
 
 
 def _axes(axes: Axes, title: str, bottom: float, first: bool) -> None:

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from sparsity_cliff.figures import page
-from sparsity_cliff.figures.style import INK, looks, mechanisms, seeds, span
+from sparsity_cliff.figures import drawn, page
+from sparsity_cliff.figures.style import INK, Look, looks, mechanisms, seeds, span
 
 LOWEST = 0.5  # sparsity at the left end of the axis, unless an interval begins below it
 
@@ -31,7 +31,7 @@ def draw(critical: pd.DataFrame) -> Figure:
         for row in shown[shown["architecture"] == architecture].itertuples():
             name = names[str(row.mechanism)]
             beside = (list(styles).index(name) + 0.5) / len(styles) - 0.5
-            _interval(axes, row, tolerances.index(row.tolerance) + 0.7 * beside, styles[name].point, left)
+            _interval(axes, row, tolerances.index(row.tolerance) + 0.7 * beside, name, styles[name], left)
         page.percent_axis(axes.xaxis, low=left)
         axes.set_yticks(range(len(tolerances)), [f"{100 * tolerance:g}" for tolerance in tolerances])
         axes.yaxis.set_minor_locator(NullLocator())
@@ -49,16 +49,18 @@ def draw(critical: pd.DataFrame) -> Figure:
     return page.finish(figure, handles, notes)
 
 
-def _interval(axes: Axes, row: Any, y: float, point: dict[str, Any], left: float) -> None:
+def _interval(axes: Axes, row: Any, y: float, name: str, look: Look, left: float) -> None:
     """The estimate and the interval of a row at height y. An open end is a dotted line to the end of the axis."""
     low, high = (end if pd.notna(end) else None for end in (row.low, row.high))
-    line: Any = {"color": point["color"], "linewidth": 0.9, "zorder": 1.5}
+    series = f"{name}, loss of {100 * row.tolerance:g} %"
+    line: Any = {"color": look.color, "linewidth": 0.9, "zorder": 1.5, "label": series}
     if low is not None and high is not None:
-        axes.plot([low, high], [y, y], **line)
+        axes.plot([low, high], [y, y], **line, gid=drawn.INTERVAL)
     else:
-        axes.plot([left if low is None else low, 1 if high is None else high], [y, y], **line, linestyle=":")
+        ends = [left if low is None else low, 1 if high is None else high]
+        axes.plot(ends, [y, y], **line, linestyle=":", gid=drawn.OPEN_INTERVAL)
     for end in (low, high):
         if end is not None:
-            axes.plot([end], [y], **line, marker="|", markersize=4)
+            axes.plot([end], [y], **line, marker="|", markersize=4, gid=drawn.END)
     if pd.notna(row.sparsity):
-        axes.plot([row.sparsity], [y], **point, markersize=3)
+        axes.plot([row.sparsity], [y], **look.point, markersize=3, label=series)

@@ -66,7 +66,8 @@ def panels(blocks: Sequence[Block], height: float, widest: int = 3) -> tuple[Fig
             lowest = place + across >= len(block.titles)
             alike = next(iter(own.values()), None)
             spot = grid[sum(lines[:number]) + line, column]
-            own[title] = axes = figure.add_subplot(spot, sharex=None if block.own_x else alike, sharey=alike)
+            shared = {"sharex": None if block.own_x else alike, "sharey": alike}
+            own[title] = axes = figure.add_subplot(spot, label=title, **shared)
             axes.set_title(folded(title, 0.8 * width / across))
             axes.tick_params(labelbottom=lowest or block.own_x, labelleft=column == 0)
             axes.set(xlabel=block.x if lowest else "", ylabel=block.y if column == 0 else "")

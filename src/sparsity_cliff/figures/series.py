@@ -34,9 +34,11 @@ def draw(panels: dict[str, Axes], frame: pd.DataFrame, x: str, styles: dict[str,
                 line = cell[(cell["label"] == name) & (cell["data"] == data)].sort_values(x)
                 if line.empty:
                     continue
+                series = name if data == "real" else f"{name}, {data} data"
                 axes.plot(
                     line[x],
                     line["mean"],
+                    label=series,
                     **(look.line if data == "real" else {**look.line, "markerfacecolor": "white"}),
                     linestyle=dashes,
                     # one or two marks per line, in its later part, where lines diverge, and at different places
@@ -44,10 +46,11 @@ def draw(panels: dict[str, Axes], frame: pd.DataFrame, x: str, styles: dict[str,
                     linewidth=0.7 if look.number else 1.1,
                     zorder=2 if look.number or data == "random" else 3,
                 )
+                ends = line[x], line["low"], line["high"]
                 if band:
-                    axes.fill_between(line[x], line["low"], line["high"], color=look.shade, alpha=0.15, linewidth=0)
+                    axes.fill_between(*ends, label=series, color=look.shade, alpha=0.15, linewidth=0)
                 else:
-                    axes.vlines(line[x], line["low"], line["high"], color=look.shade, linewidth=0.6)
+                    axes.vlines(*ends, label=series, color=look.shade, linewidth=0.6)
 
 
 def data_handles(frame: pd.DataFrame) -> page.Handles:

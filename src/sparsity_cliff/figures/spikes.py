@@ -57,12 +57,12 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _places(axes: Axes, own: pd.DataFrame, styles: dict[str, Look]) -> None:
-    for metric, (_, dashes, face) in PLACES.items():
+    for metric, (words, dashes, face) in PLACES.items():
         rows = own[own["metric"] == metric].sort_values("depth")
         for name, line in rows.groupby("label"):
             look = styles[str(name)].line
             look["markerfacecolor"] = face or look["color"]
-            axes.plot(line["depth"], line["mean"], **look, linestyle=dashes)
+            axes.plot(line["depth"], line["mean"], **look, linestyle=dashes, label=f"{name}, {words}")
         if len(rows):
             axes.axhline(rows["expected"].iloc[0], color=PALE, linewidth=0.6, linestyle=dashes, zorder=0)
 

@@ -26,7 +26,7 @@ def draw(points: pd.DataFrame) -> Figure:
         for name, look in styles.items():
             own = controls[(controls["architecture"] == architecture) & (controls["configuration"] == name)]
             size = max(2, 5 - 1.5 * families.index(look.family))  # nested sizes
-            axes.plot(own["target_sparsity"], own["sparsity"], **look.point, markersize=size)
+            axes.plot(own["target_sparsity"], own["sparsity"], **look.point, markersize=size, label=name)
         for axis in (axes.xaxis, axes.yaxis):
             page.percent_axis(axis, low=_low(controls))
     handles = page.point_handles(styles)

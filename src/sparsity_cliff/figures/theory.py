@@ -51,7 +51,7 @@ def draw(theory: pd.DataFrame, signs: pd.DataFrame) -> Figure:
 def _agreement(axes: Axes, known: pd.DataFrame, styles: dict[str, Look]) -> None:
     axes.axline((0, 0), slope=1, color=PALE, linewidth=0.6, zorder=0)
     for name, own in known.groupby("activation"):
-        bars: Any = {**styles[str(name)].point, "elinewidth": 0.6}
+        bars: Any = {**styles[str(name)].point, "elinewidth": 0.6, "label": str(name)}
         axes.errorbar(own["closed_form"], own["mean"], own["standard_error"], **bars)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(4))
@@ -59,10 +59,11 @@ def _agreement(axes: Axes, known: pd.DataFrame, styles: dict[str, Look]) -> None
 
 def _signs(axes: Axes, own: pd.DataFrame, shown: list[str], styles: dict[str, Look]) -> None:
     for place, name in enumerate(shown):
-        for metric, (_, beside, face) in SIGNS.items():
+        for metric, (words, beside, face) in SIGNS.items():
             point = own[(own["label"] == name) & (own["metric"] == metric)]
             look = styles[name].line
-            axes.plot([place + beside] * len(point), point["t"], **{**look, "markerfacecolor": face or look["color"]})
+            look |= {"markerfacecolor": face or look["color"], "label": f"{name}, {words.partition(' (')[0]}"}
+            axes.plot([place + beside] * len(point), point["t"], **look)
     axes.set(xlim=(-0.7, len(shown) - 0.3), xticks=[])
     page.guide(axes, 0)
 

@@ -1,5 +1,7 @@
 """Densities of the hidden weights at the start and at the end of training."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -46,15 +48,15 @@ def _panel(axes: Axes, cell: pd.DataFrame, shown: dict[str, Look]) -> None:
     ends = cell[cell["moment"] == "end"].sort_values("left")
     start = cell[(cell["moment"] == "start") & (cell["label"] == cell["label"].iloc[0])].sort_values("left")
     edges = [*start["left"], *start["right"].tail(1)]
-    axes.stairs(
-        start["density"], edges, color=PALE, fill=True, alpha=0.5
-    )  # equal for all activations, which share their seeds
+    # equal for all activations, which share their seeds
+    axes.stairs(start["density"], edges, label="start", color=PALE, fill=True, alpha=0.5)
     for place, (name, look) in enumerate(shown.items()):
         bins = ends[ends["label"] == name]
         if len(bins):
             middle = (bins["left"] + bins["right"]) / 2
             every = (place, len(shown))  # markers at different bins
-            axes.plot(middle, bins["density"], **look.line, drawstyle="steps-mid", markevery=every, linewidth=0.9)
+            steps: Any = {**look.line, "drawstyle": "steps-mid", "linewidth": 0.9}
+            axes.plot(middle, bins["density"], **steps, markevery=every, label=f"end, {name}")
     if ends["outside"].max() >= MUCH:
         words = f"{100 * ends['outside'].max():.2g} % beyond"
         axes.text(0.98, 0.96, words, transform=axes.transAxes, ha="right", va="top", fontsize=SMALL, color=INK)
