@@ -67,9 +67,11 @@ def study(datasets: int) -> pd.DataFrame:
                     heights = [truth(s, at) / plateau for s in x]
                     if name == OUTLIER:
                         heights[rng.integers(len(x))] -= 0.1
-                    reference = level(START, score, reference_seeds, noise, difficulty, rng)
+                    common = rng.normal(size=reference_seeds)
+                    reference = level(START, score, common, noise, difficulty, rng)
                     levels = [
-                        level(s, score * h, seeds, noise, difficulty, rng) for s, h in zip(x, heights, strict=True)
+                        level(s, score * h, common[:seeds], noise, difficulty, rng)
+                        for s, h in zip(x, heights, strict=True)
                     ]
                     for start in cliff.STARTS:
                         found = cliff.fall(levels, reference, start)

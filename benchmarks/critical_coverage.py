@@ -5,7 +5,7 @@ same N gives the same tables.
 
 Each run is judged on a sample of held-out examples, as a real one is. Example i of a run with seed s is right with
 probability Φ(a + b_s + θ_i), where θ is the difficulty of the example, which all runs share, b the effect of the seed,
-and a is such that the expected score is that of the true curve.
+of which all levels may share a part, and a is such that the expected score is that of the true curve.
 """
 
 import argparse
@@ -30,6 +30,7 @@ class Noise(NamedTuple):
     seeds: float  # standard deviation of b
     rising: float  # increase of it from the sparsity of the reference to 1
     examples: int  # held-out
+    shared: float = 0.0  # share of the variance of b that is the same at all levels
 
 
 NOISES = {
@@ -38,6 +39,8 @@ NOISES = {
     "high": Noise(0.10, 0.0, 1000),
     "rising with sparsity": Noise(0.03, 0.12, 1000),
     "few examples": Noise(0.03, 0.0, 360),
+    "half shared": Noise(0.10, 0.0, 1000, shared=0.5),
+    "all but shared": Noise(0.30, 0.0, 1000, shared=0.98),
 }
 #: Score relative to the reference, as a function of sparsity.
 TRUTHS: dict[str, Callable[[float, float], float]] = {
@@ -63,14 +66,14 @@ def generator(*key: object) -> np.random.Generator:
 
 
 def level(
-    x: float, score: float, seeds: int, noise: Noise, difficulty: np.ndarray, rng: np.random.Generator
+    x: float, score: float, common: np.ndarray, noise: Noise, difficulty: np.ndarray, rng: np.random.Generator
 ) -> critical.Level:
-    """The runs at sparsity x with the expected score `score`."""
+    """The runs at sparsity x with the expected score `score`. common: a standard normal effect of each seed."""
     spread = noise.seeds + noise.rising * (x - START) / (1 - START)
     a = stats.norm.ppf(score) * np.sqrt(1 + DIFFICULTY**2 + spread**2)
-    effects = a + rng.normal(0, spread, (seeds, 1))
-    right = rng.random((seeds, len(difficulty))) < stats.norm.cdf(effects + difficulty)
-    return critical.Level(x, right.mean(axis=1), right.mean(axis=0))
+    effects = np.sqrt(noise.shared) * common + np.sqrt(1 - noise.shared) * rng.normal(size=len(common))
+    right = rng.random((len(common), len(difficulty))) < stats.norm.cdf((a + spread * effects)[:, None] + difficulty)
+    return critical.Level(x, right.mean(axis=1), right.mean(axis=0), seeds=np.arange(len(common), dtype=float))
 
 
 def true_critical(truth: Callable[[float, float], float], at: float, tolerance: float) -> float:
@@ -92,8 +95,10 @@ def study(datasets: int) -> pd.DataFrame:
                     x = np.sort(sparsities + rng.normal(0, 0.003, len(sparsities)))
                     difficulty = rng.normal(0, DIFFICULTY, noise.examples)
                     plateau = truth(START, at)
-                    reference = level(START, score, reference_seeds, noise, difficulty, rng)
-                    levels = [level(s, score * truth(s, at) / plateau, seeds, noise, difficulty, rng) for s in x]
+                    common = rng.normal(size=reference_seeds)
+                    reference = level(START, score, common, noise, difficulty, rng)
+                    few = common[:seeds]
+                    levels = [level(s, score * truth(s, at) / plateau, few, noise, difficulty, rng) for s in x]
                     for tolerance in critical.TOLERANCES:
                         found, estimate, low, high, _ = critical.locate(levels, reference, tolerance)
                         true = true_critical(truth, at, tolerance)

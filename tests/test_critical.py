@@ -8,7 +8,7 @@ from scipy import stats
 
 from sparsity_cliff.analysis import critical
 from sparsity_cliff.analysis.critical import locate
-from sparsity_cliff.analysis.curves import Curve, Level, curves
+from sparsity_cliff.analysis.curves import Curve, Level, curves, fit
 
 NEEDED = " of the baseline; at least 1 and 2 are needed, and a mean score of the baseline above 0"
 
@@ -24,7 +24,7 @@ def test_each_direction_stops_at_its_first_failure() -> None:
     means = np.full(11, 0.7)
     means[3] = 0.6  # one bad level among good ones
     means[8:] = 0.5
-    safe, below = critical.bracket(curve(means), reference(), 0.05, 0.95)
+    safe, below = critical.bracket(fit(curve(means), reference()), 0.05, 0.95)
     assert safe.tolist() == [True] * 3 + [False] * 8
     assert below.tolist() == [False] * 8 + [True] * 3
 
@@ -106,9 +106,9 @@ def test_levels_that_show_nothing_alone_show_it_together() -> None:
     alone = stats.t.sf(0.014 / (sd * np.sqrt(1 / 4 + 0.98**2 / 9)), 41)
     of_three, of_two = (stats.t.sf(0.014 / (sd * np.sqrt(1 / n + 0.98**2 / 9)), 41) for n in (12, 8))
     assert alone > 0.0125 > max(of_three, of_two)  # half of 2.5 %
-    safe, _ = critical.bracket(curve(np.full(11, 0.7), sd=sd), reference(sd=sd), 0.02, 0.95)
+    safe, _ = critical.bracket(fit(curve(np.full(11, 0.7), sd=sd), reference(sd=sd)), 0.02, 0.95)
     assert safe.tolist() == [*(x[:-1] >= 0), False]  # the last has no neighbor
-    _, below = critical.bracket(curve(np.full(11, 0.7 * 0.96), sd=sd), reference(sd=sd), 0.02, 0.95)
+    _, below = critical.bracket(fit(curve(np.full(11, 0.7 * 0.96), sd=sd), reference(sd=sd)), 0.02, 0.95)
     assert below.tolist() == [False, *(x[1:] > 0)]
 
 

@@ -6,7 +6,7 @@ import pytest
 from invented import points, reference, scores
 from scipy import stats
 
-from sparsity_cliff.analysis.curves import Level, curves, differences, joined, levels, monotone, others
+from sparsity_cliff.analysis.curves import Level, curves, differences, fit, levels, monotone, others
 
 # ------------------------------------------------------------------------------------------ the tests
 
@@ -16,7 +16,7 @@ def test_with_one_level_it_is_the_t_test_of_two_samples(tolerance: float) -> Non
     """With equal variances, as in SciPy's, because the reference's scores count with the factor that must be kept."""
     own, theirs = Level(0.8, scores(0.66, 5, 0.01, "a")), reference()
     kept = 1 - tolerance
-    found = differences([own], theirs, kept)
+    found = differences(fit([own], theirs), kept)
     pooled = (4 * own.scores.var(ddof=1) + 8 * theirs.scores.var(ddof=1)) / 12
     expected = (own.scores.mean() - kept * theirs.scores.mean()) / np.sqrt(pooled * (1 / 5 + kept**2 / 9))
     assert (found.t.item(), found.freedom.item()) == (pytest.approx(expected), pytest.approx(12))
@@ -29,8 +29,8 @@ def test_the_held_out_sample_widens_the_test_by_the_paired_differences() -> None
     random = np.random.default_rng(0)
     right, worse = random.random(400), random.random(400)
     own, theirs = Level(0.8, scores(0.66, 5, 0.01, 1), worse), reference()._replace(examples=right)
-    seeds_only = differences([own._replace(examples=None)], theirs, 0.95)
-    both = differences([own], theirs, 0.95)
+    seeds_only = differences(fit([own._replace(examples=None)], theirs), 0.95)
+    both = differences(fit([own], theirs), 0.95)
     sampled = stats.sem(worse - 0.95 * right)
     assert both.errors.item() ** 2 == pytest.approx(seeds_only.errors.item() ** 2 + sampled**2)
     assert both.estimates == seeds_only.estimates
@@ -40,7 +40,7 @@ def test_few_held_out_examples_leave_few_degrees_of_freedom() -> None:
     """With the variance of three examples only, the test is that of three paired differences."""
     own = Level(0.8, np.full(5, 0.6), np.array([0.5, 0.6, 0.7]))
     theirs = Level(0.5, np.full(9, 0.7), np.array([0.7, 0.6, 0.8]))
-    found = differences([own], theirs, 0.9)
+    found = differences(fit([own], theirs), 0.9)
     paired = own.examples - 0.9 * theirs.examples  # type: ignore[operator]
     assert found.freedom.item() == pytest.approx(2)
     assert found.t.item() == pytest.approx(stats.ttest_1samp(paired, 0).statistic)
@@ -48,21 +48,41 @@ def test_few_held_out_examples_leave_few_degrees_of_freedom() -> None:
 
 def test_examples_without_a_score_are_left_out_and_others_paired_by_number() -> None:
     own, theirs = np.array([0.5, np.nan, 0.7, 0.9]), np.array([0.6, 0.8, 0.65, 0.7, 0.2])
-    found = differences([Level(0.8, np.full(3, 0.7), own)], Level(0.5, np.full(3, 0.7), theirs), 1.0)
+    found = differences(fit([Level(0.8, np.full(3, 0.7), own)], Level(0.5, np.full(3, 0.7), theirs)), 1.0)
     assert found.errors.item() == pytest.approx(stats.sem([-0.1, 0.05, 0.2]))
-    blind = differences([Level(0.8, scores(0.6, 3, 0.1), own[1:3])], reference()._replace(examples=theirs[:2]), 1.0)
-    alone = differences([Level(0.8, scores(0.6, 3, 0.1))], reference(), 1.0)
+    level = Level(0.8, scores(0.6, 3, 0.1))
+    blind = differences(fit([level._replace(examples=own[1:3])], reference()._replace(examples=theirs[:2])), 1.0)
+    alone = differences(fit([level], reference()), 1.0)
     assert blind.errors == alone.errors  # one pair shows no variance
 
 
-def test_joined_levels_are_the_mean_over_all_their_seeds() -> None:
-    one = Level(0.8, np.array([0.6, 0.7, 0.8]), np.array([0.0, 1.0]))
-    two = Level(0.9, np.array([0.5]), np.array([1.0, 0.5, 0.25]))
-    both = joined([one, two])
-    assert (both.sparsity, both.scores.mean()) == (pytest.approx(0.825), pytest.approx(0.65))
-    assert both.examples == pytest.approx([0.25, 0.875])  # the examples that both have
-    assert joined([one, two._replace(examples=None)]).examples is None
-    assert joined([one]) is one
+def test_levels_can_be_compared_as_a_mean() -> None:
+    """Of independent seeds: the mean over three and one; of examples, the same mean of those that both have."""
+    one = Level(0.8, np.array([0.6, 0.7, 0.8]), np.array([0.0, 1.0, 0.5]))
+    two = Level(0.9, np.array([0.5]), np.array([1.0, 0.5, 0.25, 0.3]))
+    theirs = Level(0.5, np.full(9, 0.7), np.array([1.0, 1.0, 0.0, 1.0, 0.0]))
+    weights = np.array([[0.75, 0.25]])
+    found = differences(fit([one, two], theirs), 1.0, weights)
+    assert found.estimates.item() == pytest.approx(0.65 - 0.7)
+    between = (2 * 0.01 / 10) * (1 / 4 + 1 / 9)  # the variance 0.01 of the first level, pooled over 2 + 0 + 8 degrees
+    sampled = stats.sem(np.array([0.25, 0.875, 0.4375]) - theirs.examples[:3])  # type: ignore[index]
+    assert found.errors.item() == pytest.approx(np.sqrt(between + sampled**2))
+    unknown = differences(fit([one, two._replace(examples=None)], theirs), 1.0, weights)
+    assert unknown.errors.item() == pytest.approx(np.sqrt(between))
+
+
+def test_levels_are_compared_within_seeds_that_differ() -> None:
+    """Two of three seeds, which differ by 0.1, against all three: the difference is that of their pairs."""
+    seeds, effects = np.arange(3.0), np.array([0.5, 0.6, 0.7])
+    theirs = Level(0.5, effects + np.array([0.001, -0.001, 0]), seeds=seeds)
+    own = Level(0.8, effects[:2] - 0.1 + np.array([0.001, 0]), seeds=seeds[:2])
+    fitted = fit([own], theirs)
+    found = differences(fitted, 1.0)
+    assert found.estimates.item() == pytest.approx(-0.1, abs=0.002)
+    assert found.errors.item() < 0.005  # of independent seeds: more than 0.08
+    parts, means, fell = monotone(fitted)
+    assert [part.sparsity for part in parts] == [0.5, 0.8]
+    assert means == pytest.approx([0.6, 0.5], abs=0.002) == fell
 
 
 # ------------------------------------------------------------------------------------------ curves
@@ -70,8 +90,9 @@ def test_joined_levels_are_the_mean_over_all_their_seeds() -> None:
 
 def test_the_monotone_curve_is_the_mean_of_what_rises() -> None:
     levels = [Level(0.7, np.array([0.6, 0.6])), Level(0.8, np.array([0.65, 0.65])), Level(0.9, np.array([0.5, 0.5]))]
-    parts, fitted = monotone(levels[::-1], reference(mean=0.8))
+    parts, means, fitted = monotone(fit(levels[::-1], reference(mean=0.8)))
     assert [part.sparsity for part in parts] == [0.5, 0.7, 0.8, 0.9]
+    assert means == pytest.approx([0.8, 0.6, 0.65, 0.5])
     assert fitted == pytest.approx([0.8, 0.625, 0.625, 0.5])
 
 

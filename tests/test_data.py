@@ -93,6 +93,21 @@ def test_mnist1d_gives_as_many_examples_as_asked() -> None:
     assert (len(arrays["x_train"]), len(arrays["x_test"])) == (80, 20)
 
 
+def test_more_signals_can_be_held_out() -> None:
+    arrays = mnist1d(Path("nowhere"), examples=5010, held_out=1003)
+    assert (len(arrays["x_train"]), len(arrays["x_test"])) == (4007, 1003)
+    assert not rows(arrays["x_train"]) & rows(arrays["x_test"])
+
+
+def test_more_digits_can_be_held_out() -> None:
+    arrays = digits(Path("nowhere"), examples=300, held_out=797)
+    assert (len(arrays["x_train"]), len(arrays["x_test"])) == (300, 797)
+    assert np.bincount(arrays["y_test"]) / 797 == pytest.approx(0.1, abs=0.004)  # stratified
+    every = digits(Path("nowhere"), held_out=797)
+    assert len(every["x_train"]) == 1000
+    assert not rows(every["x_train"]) & rows(every["x_test"])
+
+
 def test_digits_are_all_1797_with_the_same_classes_in_both_parts() -> None:
     arrays = digits(Path("nowhere"))
     assert len(arrays["y_train"]) + len(arrays["y_test"]) == 1797

@@ -212,7 +212,7 @@ ALL, NONE = "all", "none"
 RETRAINS = {
     "": ALL,
     "__main__ logs": NONE,
-    "analysis analysis.claims analysis.cliff analysis.collect analysis.critical analysis.curves": NONE,
+    "analysis analysis.claims analysis.cliff analysis.collect analysis.critical analysis.curves analysis.mixed": NONE,
     "analysis.drift analysis.effects analysis.ledger analysis.reference analysis.verdicts": NONE,
     "analysis.gradients analysis.means analysis.points": NONE,
     "analysis.sparsity analysis.spikes analysis.theory analysis.weights": NONE,

@@ -1,6 +1,8 @@
 """Optimizers: each steps as torch's own, and together they hold every parameter once."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -233,3 +235,32 @@ def test_muon_takes_the_hidden_matrices_of_the_mlp_and_no_more() -> None:
     hidden, _ = muon(model, lr=0.1, adamw_lr=0.1)
     names = {id(p): name for name, p in model.named_parameters()}
     assert [names[id(p)] for p in hidden.param_groups[0]["params"]] == ["blocks.0.linear.weight"]
+
+
+def test_optimizers_do_not_import_the_compiler() -> None:
+    """Importing torch._dynamo takes as long as importing torch; torch's own methods do so at their first call."""
+    code = """
+import sys, torch
+from sparsity_cliff.training.optimizers import OPTIMIZERS
+for name, make in OPTIMIZERS.items():
+    model = torch.nn.Module()
+    model.blocks = torch.nn.Linear(3, 4)
+    for optimizer in make(model, lr=0.1, **({"adamw_lr": 0.1} if name == "muon" else {})):
+        optimizer.zero_grad()
+        sum(p.square().sum() for p in model.parameters()).backward()
+        optimizer.step()
+        optimizer.load_state_dict(optimizer.state_dict())
+print("torch._dynamo" in sys.modules)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n", found.stderr
+
+
+@pytest.mark.parametrize("make", [sgd, adam, adamw])
+def test_a_step_records_no_gradient(make: Callable[..., Optimizers]) -> None:
+    weight = nn.Linear(2, 2)
+    (optimizer,) = make(weight, lr=0.1)
+    weight.weight.sum().backward()
+    optimizer.step()
+    assert weight.weight.grad_fn is None
+    assert torch.is_grad_enabled()

@@ -134,7 +134,9 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("batch larger than the data", "batch_size: 32\n  resnet", "batch_size: 321\n  resnet", "architectures.mlp.batch_size: 321 is not valid; valid: at most 320 (training examples of mnist1d)"),
     ("microbatch larger than the batch", "microbatch: 4", "microbatch: 9", "architectures.gpt.microbatch: 9 is not valid; valid: at most 8 (batch_size)"),
     ("warmup as long as the run", "warmup: 2}", "warmup: 10}", "architectures.resnet.schedule.warmup: 10 is not valid; valid: below 10 (steps)"),
-    ("more digits than there are", "{function: digits}", "{function: digits, examples: 1438}", "data.digits: digits needs examples is None or examples <= 1437; got examples=1438"),
+    ("more digits than there are", "{function: digits}", "{function: digits, examples: 1438}", "data.digits: digits needs examples is None or examples <= 1797 - held_out; got examples=1438, held_out=360"),
+    ("nearly all digits held out", "{function: digits}", "{function: digits, held_out: 1788}", "data.digits: digits needs 10 <= held_out <= 1787; got held_out=1788"),
+    ("all signals held out", "examples: 400", "examples: 400, held_out: 400", "data.mnist1d: mnist1d needs held_out is None or held_out < examples; got held_out=400, examples=400"),
     ("fewer examples than classes", "examples: 400", "examples: 9", "data.mnist1d: mnist1d needs examples >= 10 and examples % 10 == 0; got examples=9"),
     ("examples that are no multiple", "examples: 400", "examples: 405", "data.mnist1d: mnist1d needs examples >= 10 and examples % 10 == 0; got examples=405"),
     ("more held-out examples than there are", "{every: 4, examples: 1}", "{every: 4, examples: 100}", "architectures.mpsenet.probes.examples: 100 is not valid; valid: at most 2 (held-out examples of speech)"),
@@ -694,9 +696,11 @@ def test_sizes_that_sources_state_are_those_of_their_arrays(tmp_path: Path) -> N
     from sparsity_cliff.study import expressions, registry
 
     for function, chosen in (
-        ("mnist1d", {"examples": 50}),
-        ("digits", {"examples": None}),
-        ("digits", {"examples": 7}),
+        ("mnist1d", {"examples": 50, "held_out": None}),
+        ("mnist1d", {"examples": 50, "held_out": 30}),
+        ("digits", {"examples": None, "held_out": 360}),
+        ("digits", {"examples": 7, "held_out": 360}),
+        ("digits", {"examples": None, "held_out": 500}),
     ):
         stated = source.words(source.locate("data", function)[0], "EXAMPLES")
         arrays = registry.load("data", function)(tmp_path, **chosen)

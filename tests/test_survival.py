@@ -27,7 +27,6 @@ KILLS = 20
 #: Imports torch once and trains in a fork per line: a process of its own for each attempt, without 3 s of imports.
 NURSERY = """
 import importlib, importlib.util, json, os, signal, sys, traceback
-import torch._dynamo
 from sparsity_cliff.training.run import train_run
 import sparsity_cliff.networks.losses.mpsenet
 if importlib.util.find_spec("pesq"):

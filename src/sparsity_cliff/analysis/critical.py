@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from sparsity_cliff.analysis.curves import DESIGN, Curve, Differences, Level, differences, joined, monotone, spread
+from sparsity_cliff.analysis.curves import DESIGN, Curve, Differences, Fitted, Level, differences, fit, monotone
 
 NAN = float("nan")
 Verdict = Literal["bracket", "beyond the range measured", "not reached", "undecided", "too few runs"]
@@ -47,9 +47,7 @@ class Found(NamedTuple):
     reason: str
 
 
-def bracket(
-    levels: Sequence[Level], reference: Level, tolerance: float, level: float
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def bracket(fitted: Fitted, tolerance: float, level: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(safe, below), each (levels,): which levels are shown to keep the score, and which to lose more than tolerated.
 
     The tests are one-sided t tests of the difference level - (1 - tolerance) · reference, at (1 - level) / 2 in each
@@ -60,30 +58,32 @@ def bracket(
     with its neighbors in the direction of the tests. If the level loses more than tolerated, so do these, because the
     score does not rise. Without windows, a long plateau of levels with few seeds would seldom pass as a whole.
     """
-    kept, pooled, n = 1 - tolerance, spread(levels, reference), len(levels)
-    right = [joined(levels[i : i + WINDOW]) for i in range(n)]
-    left = [joined(levels[max(0, i + 1 - WINDOW) : i + 1]) for i in range(n)]
-    own, to_right, to_left = (differences(parts, reference, kept, pooled) for parts in (levels, right, left))
+    seeds = np.array([len(part.scores) for part in fitted.levels], np.float64)
+    steps = np.subtract.outer(np.arange(len(seeds)), np.arange(len(seeds)))
+    to_right = ((steps <= 0) & (steps > -WINDOW)) * seeds
+    to_left = ((steps >= 0) & (steps < WINDOW)) * seeds
+    weights = [np.eye(len(seeds)), *(part / part.sum(1, keepdims=True) for part in (to_right, to_left))]
+    own, right, left = (differences(fitted, 1 - tolerance, part) for part in weights)
 
     def passes(found: Differences, sign: int) -> NDArray[np.bool_]:
         return np.asarray(sign * found.t > stats.t.ppf(0.75 + level / 4, found.freedom))
 
-    safe = np.logical_and.accumulate(passes(own, 1) | passes(to_right, 1))
-    below = np.logical_and.accumulate((passes(own, -1) | passes(to_left, -1))[::-1])[::-1]
+    safe = np.logical_and.accumulate(passes(own, 1) | passes(right, 1))
+    below = np.logical_and.accumulate((passes(own, -1) | passes(left, -1))[::-1])[::-1]
     return safe, below
 
 
-def _estimate(levels: Sequence[Level], reference: Level, tolerance: float) -> float:
+def _estimate(fitted: Fitted, tolerance: float) -> float:
     """Where the monotone curve, linear between levels, has lost the tolerance; missing if it never has."""
-    parts, fitted = monotone(levels, reference)
-    least = (1 - tolerance) * reference.scores.mean()
-    lost = np.flatnonzero(fitted < least)
+    parts, _, heights = monotone(fitted)
+    least = (1 - tolerance) * fitted.scale
+    lost = np.flatnonzero(heights < least)
     if not len(lost):
         return NAN
     if not lost[0]:
         return parts[0].sparsity
     before, after = parts[lost[0] - 1].sparsity, parts[lost[0]].sparsity
-    high, low = fitted[lost[0] - 1], fitted[lost[0]]
+    high, low = heights[lost[0] - 1], heights[lost[0]]
     return float(before + (after - before) * (high - least) / (high - low))
 
 
@@ -92,13 +92,13 @@ def locate(levels: Sequence[Level], reference: Level, tolerance: float, *, level
 
     levels: in any order, each with at least two seeds, as has the reference.
     """
-    levels = sorted(levels, key=lambda part: part.sparsity)
-    x = np.array([part.sparsity for part in levels])
-    safe, below = bracket(levels, reference, tolerance, level)
+    fitted = fit(sorted(levels, key=lambda part: part.sparsity), reference)
+    x = np.array([part.sparsity for part in fitted.levels])
+    safe, below = bracket(fitted, tolerance, level)
     start = reference.sparsity if reference.sparsity < x[0] else NAN  # the reference keeps its own score
     low = float(x[safe][-1]) if safe.any() else start
     high = float(x[below][0]) if below.any() else NAN
-    estimate = _estimate(levels, reference, tolerance)
+    estimate = _estimate(fitted, tolerance)
     if not np.isnan(estimate):
         estimate = float(np.clip(estimate, *np.nan_to_num([low, high], nan=estimate)))
     text = f"{100 * tolerance:g} % of the score"

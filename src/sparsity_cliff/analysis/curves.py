@@ -1,7 +1,8 @@
 """Curves of score against sparsity: the levels that one mechanism reaches in one architecture, and their reference.
 
 A mechanism is a way of making zeros at a chosen level, such as Top-K of one base. The reference is the same
-architecture with the baseline activation, whose score is to be kept. The seeds are the units of all tests.
+architecture with the baseline activation, whose score is to be kept. The seeds are the units of all tests. Levels are
+compared within seeds where seeds differ, because a seed gives all levels the same batches and initial weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize, stats
+
+from sparsity_cliff.analysis import mixed
 
 Array = NDArray[np.float64]
 Known = Mapping[tuple[str, int], Array]  # (run, seed) -> scores of the held-out examples
@@ -28,6 +31,7 @@ class Level(NamedTuple):
     scores: Array  # (seeds,)
     examples: Array | None = None  # (examples,): score of each, mean over seeds; nan or None: unknown
     configuration: str = ""
+    seeds: Array | None = None  # (seeds,): their numbers; None: shared with no other level
 
 
 class Curve(NamedTuple):
@@ -113,10 +117,29 @@ def _level(configuration: str, part: pd.DataFrame, known: Known) -> Level:
     shared = min(map(len, found), default=0)
     all_known = shared > 0 and len(found) == len(part)
     examples = np.mean([values[:shared] for values in found], axis=0) if all_known else None
-    return Level(float(part["sparsity"].mean()) if len(part) else np.nan, scores, examples, configuration)
+    sparsity = float(part["sparsity"].mean()) if len(part) else np.nan
+    return Level(sparsity, scores, examples, configuration, part["seed"].to_numpy(np.float64))
 
 
 # --------------------------------------------------------------------------------- tests
+
+
+class Fitted(NamedTuple):
+    """The levels of a curve and its reference, with the means that `mixed.fit` finds for them."""
+
+    levels: Sequence[Level]
+    reference: Level
+    model: mixed.Fit  # of the levels in their order, then of the reference
+
+    @property
+    def means(self) -> Array:
+        """Mean scores of the levels (levels,), adjusted for seeds that a level lacks."""
+        return self.model.means[:-1]
+
+    @property
+    def scale(self) -> float:
+        """Mean score of the reference."""
+        return float(self.model.means[-1])
 
 
 class Differences(NamedTuple):
@@ -132,48 +155,42 @@ class Differences(NamedTuple):
         return self.estimates / np.maximum(self.errors, 1e-9)
 
 
-def spread(levels: Sequence[Level], reference: Level) -> tuple[float, float]:
-    """(variance between seeds, degrees of freedom), pooled over the levels and the reference.
+def fit(levels: Sequence[Level], reference: Level) -> Fitted:
+    """Means of the levels and the reference. Levels have few seeds, so all share their variances."""
+    parts = [*levels, reference]
+    seeds = [
+        [(place, i) for i in range(len(part.scores))] if part.seeds is None else list(part.seeds)
+        for place, part in enumerate(parts)
+    ]
+    return Fitted(levels, reference, mixed.fit([part.scores for part in parts], seeds))
 
-    It is pooled because a level has few seeds.
+
+def differences(fitted: Fitted, kept: float | Array, weights: Array | None = None) -> Differences:
+    """Differences level - kept · reference. kept: a number, or one per level.
+
+    weights (differences, levels): means of several levels in place of each level; the rows sum to 1. The variance due
+    to the sample of held-out examples is added to that between seeds, with the degrees of freedom of Satterthwaite
+    (1946).
     """
-    groups = [*levels, reference]
-    freedom = float(sum(len(part.scores) - 1 for part in groups))
-    return float(sum((len(part.scores) - 1) * part.scores.var(ddof=1) for part in groups)) / freedom, freedom
-
-
-def joined(levels: Sequence[Level]) -> Level:
-    """Neighboring levels as one, whose score is the mean over all their seeds."""
-    if len(levels) == 1:
-        return levels[0]
-    seeds = [len(part.scores) for part in levels]
-    known = [part.examples for part in levels if part.examples is not None]
-    shared = min(map(len, known), default=0)
-    examples = None
-    if len(known) == len(levels):
-        examples = np.average([part[:shared] for part in known], axis=0, weights=seeds)
-    sparsity = float(np.average([part.sparsity for part in levels], weights=seeds))
-    return Level(sparsity, np.concatenate([part.scores for part in levels]), examples)
-
-
-def differences(
-    levels: Sequence[Level], reference: Level, kept: float | Array, pooled: tuple[float, float] | None = None
-) -> Differences:
-    """Differences level - kept · reference. kept: a number, or one per level. pooled: `spread`, None: of these levels.
-
-    The variance due to the sample of held-out examples is added to that between seeds, with the degrees of freedom of
-    Satterthwaite (1946).
-    """
-    kept = np.broadcast_to(kept, len(levels))
-    of_a_seed, freedom = pooled or spread(levels, reference)
-    variance = of_a_seed / np.array([len(part.scores) for part in (*levels, reference)])
-    between = variance[:-1] + kept**2 * variance[-1]
-    pairs = [_sampling(part.examples, reference.examples, share) for part, share in zip(levels, kept, strict=True)]
+    weights = np.eye(len(fitted.levels)) if weights is None else weights
+    kept = np.broadcast_to(kept, len(weights))
+    estimates, between, freedom = fitted.model.contrasts(np.column_stack([weights, -kept]))
+    known = fitted.reference.examples
+    pairs = [_sampling(_examples(fitted.levels, row), known, share) for row, share in zip(weights, kept, strict=True)]
     sampled, examples = np.array(pairs).reshape(-1, 2).T
     squares = between**2 / freedom + sampled**2 / np.maximum(examples - 1, 1)
     combined = (between + sampled) ** 2 / np.maximum(squares, 1e-300)
-    estimates = np.array([part.scores.mean() for part in levels]) - kept * reference.scores.mean()
     return Differences(estimates, np.sqrt(between + sampled), np.maximum(combined, 1))
+
+
+def _examples(levels: Sequence[Level], weights: Array) -> Array | None:
+    """Scores of the held-out examples, mean over levels; None if a level with a weight has none."""
+    some = [(part.examples, weight) for part, weight in zip(levels, weights, strict=True) if weight]
+    known = [(examples, weight) for examples, weight in some if examples is not None]
+    if not known or len(known) < len(some):
+        return None
+    shared = min(len(examples) for examples, _ in known)  # the last examples may have no score
+    return np.asarray(sum(weight * examples[:shared] for examples, weight in known))
 
 
 def _sampling(level: Array | None, reference: Array | None, kept: float) -> tuple[float, int]:
@@ -184,17 +201,19 @@ def _sampling(level: Array | None, reference: Array | None, kept: float) -> tupl
     """
     if level is None or reference is None:
         return 0.0, 0
-    shared = min(len(level), len(reference))  # the last examples may have no score
+    shared = min(len(level), len(reference))
     paired = level[:shared] - kept * reference[:shared]
     paired = paired[np.isfinite(paired)]
     return (float(paired.var(ddof=1) / len(paired)), len(paired)) if len(paired) > 1 else (0.0, 0)
 
 
-def monotone(levels: Sequence[Level], reference: Level) -> tuple[list[Level], Array]:
-    """The reference and the levels, by sparsity, and the least-squares fit to their scores that never rises."""
-    parts = sorted([reference, *levels], key=lambda part: part.sparsity)
-    means, weights = [part.scores.mean() for part in parts], [len(part.scores) for part in parts]
-    return parts, optimize.isotonic_regression(means, weights=weights, increasing=False).x
+def monotone(fitted: Fitted) -> tuple[list[Level], Array, Array]:
+    """(the reference and the levels, by sparsity; their means; the least-squares fit to these that never rises)."""
+    every = [*zip(fitted.levels, fitted.means, strict=True), (fitted.reference, fitted.scale)]
+    every.sort(key=lambda one: one[0].sparsity)
+    parts, means = [part for part, _ in every], np.array([mean for _, mean in every])
+    weights = [len(part.scores) for part in parts]
+    return parts, means, optimize.isotonic_regression(means, weights=weights, increasing=False).x
 
 
 # --------------------------------------------------------------------------------- table
@@ -204,28 +223,27 @@ def levels(curves: Sequence[Curve], level: float) -> pd.DataFrame:
     """A row per curve and level, and one for its reference: the mean score relative to that of the reference.
 
     Columns: architecture, mechanism, configuration, sparsity (mean over seeds), relative (mean score ÷ mean score of
-    the reference, 1 for the reference), low and high (t interval at `level`, from `differences`; missing for the
-    reference), fitted (`monotone`, relative; missing for the mechanism NONE, whose activations are no curve), and n
-    (seeds). Curves whose reference has no positive score or fewer than MIN_SEEDS seeds have no rows.
+    the reference, both from `fit`; 1 for the reference), low and high (t interval at `level`, from `differences`;
+    missing for the reference), fitted (`monotone`, relative; missing for the mechanism NONE, whose activations are no
+    curve), and n (seeds). Curves whose reference has no positive score or fewer than MIN_SEEDS seeds have no rows.
     """
     rows = []
     for curve in curves:
         reference = curve.reference
         if len(reference.scores) < MIN_SEEDS or not reference.scores.mean() > 0:
             continue
-        scale = reference.scores.mean()
-        parts, fitted = monotone(curve.levels, reference)
-        relative = np.array([part.scores.mean() for part in curve.levels]) / scale
+        fitted = fit(curve.levels, reference)
+        parts, means, heights = monotone(fitted)
         half = dict.fromkeys([reference.configuration], np.nan)
         if curve.levels:
-            found = differences(curve.levels, reference, relative)
-            widths = stats.t.ppf(0.5 + level / 2, found.freedom) * found.errors / scale
+            found = differences(fitted, fitted.means / fitted.scale)
+            widths = stats.t.ppf(0.5 + level / 2, found.freedom) * found.errors / fitted.scale
             half |= {part.configuration: width for part, width in zip(curve.levels, widths, strict=True)}
-        for part, height in zip(parts, fitted, strict=True):
-            value, width = part.scores.mean() / scale, half[part.configuration]
+        for part, mean, height in zip(parts, means, heights, strict=True):
+            value, width = mean / fitted.scale, half[part.configuration]
             row: dict[str, str | float] = {"architecture": curve.architecture, "mechanism": curve.mechanism}
             row |= {"configuration": part.configuration, "sparsity": part.sparsity, "relative": value}
             row |= {"low": value - width, "high": value + width, "n": len(part.scores)}
-            rows.append(row | {"fitted": np.nan if curve.mechanism == NONE else height / scale})
+            rows.append(row | {"fitted": np.nan if curve.mechanism == NONE else height / fitted.scale})
     columns = ["architecture", "mechanism", "configuration", "sparsity", "relative", "low", "high", "fitted", "n"]
     return pd.DataFrame(rows, columns=columns)

@@ -1,5 +1,6 @@
 """Optimizers: factories (model, keyword-only options) -> list of torch optimizers that cover every parameter."""
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,13 @@ from torch import Tensor, nn
 from sparsity_cliff.study.registry import Momentum, NonNegative, Positive
 
 Optimizers = list[torch.optim.Optimizer]
+
+# torch keeps its compiler away from these methods, and imports it for that, which takes seconds of every job. Nothing
+# here is compiled, so the methods can be the plain ones. AdamW has Adam's step.
+for _name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+    setattr(torch.optim.Optimizer, _name, inspect.unwrap(getattr(torch.optim.Optimizer, _name)))
+for _kind in (torch.optim.SGD, torch.optim.Adam):
+    setattr(_kind, "step", torch.no_grad()(inspect.unwrap(_kind.step)))  # noqa: B010 (mypy: a method)
 
 
 def sgd(model: nn.Module, *, lr: Positive, momentum: Momentum = 0.0, weight_decay: NonNegative = 0.0) -> Optimizers:

@@ -2,7 +2,6 @@
 
 import gc
 import hashlib
-import importlib
 import json
 import time
 from pathlib import Path
@@ -76,7 +75,6 @@ def train_here(
     ranks: Ranks = ALONE,
 ) -> None:
     """Run `train_run` in this process, for the whole run or one rank of it."""
-    importlib.import_module("torch._dynamo")  # the first optimizer would import it, outside the time of imports
     gc.enable()  # off during the imports of a job (logs.py)
     torch.set_num_threads(threads)
     plan = Spec.of_text(spec)
