@@ -24,6 +24,7 @@ from critical_coverage import (
 )
 
 from sparsity_cliff.analysis import cliff
+from sparsity_cliff.analysis.curves import fit
 
 PAGE = Path(__file__).parents[1] / "docs" / "cliff.md"
 Truth = Callable[[float, float], float]
@@ -73,8 +74,9 @@ def study(datasets: int) -> pd.DataFrame:
                         level(s, score * h, common[:seeds], noise, difficulty, rng)
                         for s, h in zip(x, heights, strict=True)
                     ]
+                    fitted = fit(levels, reference)
                     for start in cliff.STARTS:
-                        found = cliff.fall(levels, reference, start)
+                        found = cliff.fall(fitted, start)
                         row = {"truth": name, "noise": noise_name, "design": design, "start": start}
                         rows.append(row | judged(truth, at, start, found))
     return pd.DataFrame(rows)

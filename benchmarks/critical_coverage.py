@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import optimize, stats
 
 from sparsity_cliff.analysis import critical
+from sparsity_cliff.analysis.curves import Level, fit
 
 PAGE = Path(__file__).parents[1] / "docs" / "critical.md"
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
@@ -67,13 +68,13 @@ def generator(*key: object) -> np.random.Generator:
 
 def level(
     x: float, score: float, common: np.ndarray, noise: Noise, difficulty: np.ndarray, rng: np.random.Generator
-) -> critical.Level:
+) -> Level:
     """The runs at sparsity x with the expected score `score`. common: a standard normal effect of each seed."""
     spread = noise.seeds + noise.rising * (x - START) / (1 - START)
     a = stats.norm.ppf(score) * np.sqrt(1 + DIFFICULTY**2 + spread**2)
     effects = np.sqrt(noise.shared) * common + np.sqrt(1 - noise.shared) * rng.normal(size=len(common))
     right = rng.random((len(common), len(difficulty))) < stats.norm.cdf((a + spread * effects)[:, None] + difficulty)
-    return critical.Level(x, right.mean(axis=1), right.mean(axis=0), seeds=np.arange(len(common), dtype=float))
+    return Level(x, right.mean(axis=1), right.mean(axis=0), seeds=np.arange(len(common), dtype=float))
 
 
 def true_critical(truth: Callable[[float, float], float], at: float, tolerance: float) -> float:
@@ -99,8 +100,9 @@ def study(datasets: int) -> pd.DataFrame:
                     reference = level(START, score, common, noise, difficulty, rng)
                     few = common[:seeds]
                     levels = [level(s, score * truth(s, at) / plateau, few, noise, difficulty, rng) for s in x]
+                    fitted = fit(levels, reference)
                     for tolerance in critical.TOLERANCES:
-                        found, estimate, low, high, _ = critical.locate(levels, reference, tolerance)
+                        found, estimate, low, high, _ = critical.locate(fitted, tolerance)
                         true = true_critical(truth, at, tolerance)
                         rows.append(
                             {

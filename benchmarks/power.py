@@ -21,7 +21,7 @@ import pandas as pd
 
 from sparsity_cliff.analysis import cliff, critical
 from sparsity_cliff.analysis.collect import mechanism
-from sparsity_cliff.analysis.curves import Level
+from sparsity_cliff.analysis.curves import Level, fit
 from sparsity_cliff.study import table as studies
 
 TABLES = Path(__file__).parents[1] / "reference" / "laptop"
@@ -135,10 +135,10 @@ def power(study: studies.Study, tables: Path, draws: int, resample: bool) -> pd.
             rows.append(row)
             continue
         random = np.random.default_rng(0)
-        drawn = [draw(design, found, resample, random) for _ in range(draws)]
-        falls = [cliff.fall(*one, START).verdict for one in drawn]
+        drawn = [fit(*draw(design, found, resample, random)) for _ in range(draws)]
+        falls = [cliff.fall(one, START).verdict for one in drawn]
         for tolerance in critical.TOLERANCES:
-            some = [critical.locate(*one, tolerance) for one in drawn]
+            some = [critical.locate(one, tolerance) for one in drawn]
             half = [(one.high - one.low) / 2 for one in some if one.verdict == "bracket"]
             beyond = sum(one.verdict == "beyond the range measured" for one in some)
             more = {"tolerance": tolerance, "bracket": len(half) / draws, "beyond the range": beyond / draws}

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from invented import X, curve, points, reference
+from invented import X, curve, points, reference, scores
 from scipy import stats
 
 from sparsity_cliff.analysis import critical
@@ -31,7 +31,7 @@ def test_each_direction_stops_at_its_first_failure() -> None:
 
 @pytest.mark.parametrize("tolerance", critical.TOLERANCES)
 def test_a_step_is_bracketed_by_the_levels_around_it(tolerance: float) -> None:
-    found = locate(curve(np.where(X < 0.8, 0.7, 0.55), sd=1e-3), reference(sd=1e-3), tolerance)
+    found = locate(fit(curve(np.where(X < 0.8, 0.7, 0.55), sd=1e-3), reference(sd=1e-3)), tolerance)
     assert found.verdict == "bracket"
     assert (found.low, found.high) == (X[X < 0.8][-1], X[X > 0.8][0])
     assert found.low < found.sparsity < found.high
@@ -41,7 +41,7 @@ def test_a_line_is_bracketed_where_it_crosses_and_the_estimate_is_there() -> Non
     means = 0.7 - 0.5 * (X - 0.5)
     for tolerance in (0.1, 0.2, 0.3):
         crossing = 0.5 + 0.7 * tolerance / 0.5
-        found = locate(curve(means, sd=1e-4), reference(sd=1e-4), tolerance)
+        found = locate(fit(curve(means, sd=1e-4), reference(sd=1e-4)), tolerance)
         assert found.verdict == "bracket"
         assert found.low <= crossing <= found.high
         assert found.high - found.low < 0.08  # at most two gaps between levels
@@ -50,12 +50,12 @@ def test_a_line_is_bracketed_where_it_crosses_and_the_estimate_is_there() -> Non
 
 def test_the_order_of_levels_does_not_matter() -> None:
     levels = curve(0.7 - 0.5 * (X - 0.5))
-    assert locate(levels[::-1], reference(), 0.2) == locate(levels, reference(), 0.2)
+    assert locate(fit(levels[::-1], reference()), 0.2) == locate(fit(levels, reference()), 0.2)
 
 
 def test_more_noise_gives_a_wider_bracket() -> None:
     means = 0.7 - 0.8 * np.maximum(X - 0.75, 0)
-    quiet, loud = (locate(curve(means, sd), reference(sd), 0.1) for sd in (0.001, 0.01))
+    quiet, loud = (locate(fit(curve(means, sd), reference(sd)), 0.1) for sd in (0.001, 0.01))
     assert quiet.high - quiet.low < loud.high - loud.low
 
 
@@ -80,7 +80,7 @@ def test_more_noise_gives_a_wider_bracket() -> None:
 def test_verdicts(
     means: np.ndarray, sd: float, sparsity: float, verdict: str, low: float, high: float, reason: str
 ) -> None:
-    found = locate(curve(means, sd), reference(sd, sparsity=sparsity), 0.05)
+    found = locate(fit(curve(means, sd), reference(sd, sparsity=sparsity)), 0.05)
     assert found.verdict == verdict
     assert (found.low, found.high) == pytest.approx((low, high), nan_ok=True)
     assert reason in found.reason
@@ -88,12 +88,12 @@ def test_verdicts(
 
 def test_without_a_safe_level_the_reference_is_the_lower_end() -> None:
     means = np.r_[np.full(6, 0.665), np.full(5, 0.3)]
-    found = locate(curve(means, 0.05), reference(0.05, sparsity=0.5), 0.05)
+    found = locate(fit(curve(means, 0.05), reference(0.05, sparsity=0.5)), 0.05)
     assert (found.verdict, found.low, found.high) == ("bracket", 0.5, X[6])
 
 
 def test_undecided_levels_are_named() -> None:
-    found = locate(curve(np.r_[np.full(4, 0.7), np.full(2, 0.665), np.full(5, 0.5)]), reference(), 0.05)
+    found = locate(fit(curve(np.r_[np.full(4, 0.7), np.full(2, 0.665), np.full(5, 0.5)]), reference()), 0.05)
     assert found.verdict == "bracket"
     assert (
         found.reason == "71 % of zeros lose less than 5 % of the score, 83 % more; at 75 %, 79 %, the runs cannot tell"
@@ -102,14 +102,26 @@ def test_undecided_levels_are_named() -> None:
 
 def test_levels_that_show_nothing_alone_show_it_together() -> None:
     """2 % of 0.7 is 0.014. The standard error is 0.60 sd for a level of four seeds, and 0.44 sd for three levels."""
-    sd, x = 0.012, np.arange(11)
-    alone = stats.t.sf(0.014 / (sd * np.sqrt(1 / 4 + 0.98**2 / 9)), 41)
-    of_three, of_two = (stats.t.sf(0.014 / (sd * np.sqrt(1 / n + 0.98**2 / 9)), 41) for n in (12, 8))
+    sd, x = 0.011, np.arange(11)
+    alone = stats.t.sf(0.014 / (sd * np.sqrt(1 / 4 + 0.98**2 / 9)), 17)
+    of_three, of_two = (stats.t.sf(0.014 / (sd * np.sqrt(1 / n + 0.98**2 / 9)), 17) for n in (12, 8))
     assert alone > 0.0125 > max(of_three, of_two)  # half of 2.5 %
     safe, _ = critical.bracket(fit(curve(np.full(11, 0.7), sd=sd), reference(sd=sd)), 0.02, 0.95)
     assert safe.tolist() == [*(x[:-1] >= 0), False]  # the last has no neighbor
     _, below = critical.bracket(fit(curve(np.full(11, 0.7 * 0.96), sd=sd), reference(sd=sd)), 0.02, 0.95)
     assert below.tolist() == [False, *(x[1:] > 0)]
+
+
+def test_a_level_whose_runs_differ_much_leaves_the_others_as_they_are() -> None:
+    """Where the score has collapsed, runs often differ many times as much as on the plateau."""
+    means = np.where(X < 0.9, 0.7, 0.3)
+    calm = curve(means, sd=0.003)
+    wild = [*calm[:-1], Level(calm[-1].sparsity, scores(0.3, 4, 0.2, "wild"))]
+    expected = locate(fit(calm, reference(sd=0.003)), 0.02)
+    assert expected.verdict == "bracket"
+    assert locate(fit(wild, reference(sd=0.003)), 0.02) == expected
+    everything = locate(fit(wild, reference(sd=0.003), span=len(X)), 0.02)  # with one variance for all levels
+    assert everything.high - everything.low > expected.high - expected.low or everything.verdict != "bracket"
 
 
 # ------------------------------------------------------------------------------------------ error rates
@@ -127,7 +139,7 @@ def test_intervals_hold_the_truth_at_least_as_often_as_they_say(truth: str) -> N
             "line": (0.7 - 0.2 * (x - 0.5), 0.5 + 0.05 * 0.7 / 0.2),
         }[truth]
         levels = [Level(float(s), random.normal(mean, 0.01, 3)) for s, mean in zip(x, means, strict=True)]
-        found = locate(levels, Level(0.5, random.normal(0.7, 0.01, 9)), 0.05)
+        found = locate(fit(levels, Level(0.5, random.normal(0.7, 0.01, 9))), 0.05)
         wrong += found.low > true or found.high < true
     assert wrong <= stats.binom.ppf(0.999, draws, 0.05)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_cliff.analysis import critical
-from sparsity_cliff.analysis.curves import DESIGN, Curve, Level
+from sparsity_cliff.analysis.curves import DESIGN, Curve, Fitted, fit
 
 NAN = float("nan")
 Verdict = Literal["cliff", "gradual decline", "no fall in the range measured", "underpowered", "too few runs"]
@@ -42,14 +42,14 @@ class Found(NamedTuple):
     reason: str
 
 
-def fall(levels: Sequence[Level], reference: Level, start: float, *, level: float = 0.95) -> Found:
+def fall(fitted: Fitted, start: float, *, level: float = 0.95) -> Found:
     """The stretch from the loss of the share `start` of the score to that of END, and its verdict.
 
     Each end of the interval combines two one-sided limits at (1 - level) / 2. Therefore, a verdict is wrong in at most
     1 - level of all cases (Bonferroni).
     """
-    first = critical.locate(levels, reference, start, level=level)
-    last = critical.locate(levels, reference, END, level=level)
+    first = critical.locate(fitted, start, level=level)
+    last = critical.locate(fitted, END, level=level)
     low = max(0.0, last.low - first.high)  # 0 if an end is open (nan)
     high = last.high - first.low
     estimate = last.sparsity - first.sparsity
@@ -74,9 +74,10 @@ def cliffs(curves: Sequence[Curve], *, level: float) -> pd.DataFrame:
     """
     rows = []
     for curve in curves:
+        fitted = None if curve.lack else fit(curve.levels, curve.reference)
         for start in STARTS:
             found = Found("too few runs", NAN, NAN, NAN, curve.lack)
-            if not curve.lack:
-                found = fall(curve.levels, curve.reference, start, level=level)
+            if fitted:
+                found = fall(fitted, start, level=level)
             rows.append({**curve.design(), "start": start, "end": END, "level": level, **found._asdict()})
     return pd.DataFrame(rows, columns=[*DESIGN, "start", "end", "level", *Found._fields])

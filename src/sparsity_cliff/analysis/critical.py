@@ -17,13 +17,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from sparsity_cliff.analysis.curves import DESIGN, Curve, Differences, Fitted, Level, differences, fit, monotone
+from sparsity_cliff.analysis.curves import DESIGN, Curve, Differences, Fitted, differences, fit, monotone
 
 NAN = float("nan")
 Verdict = Literal["bracket", "beyond the range measured", "not reached", "undecided", "too few runs"]
 
 TOLERANCES = (0.01, 0.02, 0.05, 0.10)  # shares of the reference score that may be lost
-WINDOW = 3  # levels that are tested together
 CLAIM = 0.70  # sparsity above which accuracy falls according to the paper (arXiv 2605.17659, abstract)
 
 
@@ -60,8 +59,8 @@ def bracket(fitted: Fitted, tolerance: float, level: float) -> tuple[NDArray[np.
     """
     seeds = np.array([len(part.scores) for part in fitted.levels], np.float64)
     steps = np.subtract.outer(np.arange(len(seeds)), np.arange(len(seeds)))
-    to_right = ((steps <= 0) & (steps > -WINDOW)) * seeds
-    to_left = ((steps >= 0) & (steps < WINDOW)) * seeds
+    to_right = ((steps <= 0) & (steps > -fitted.span)) * seeds
+    to_left = ((steps >= 0) & (steps < fitted.span)) * seeds
     weights = [np.eye(len(seeds)), *(part / part.sum(1, keepdims=True) for part in (to_right, to_left))]
     own, right, left = (differences(fitted, 1 - tolerance, part) for part in weights)
 
@@ -87,15 +86,11 @@ def _estimate(fitted: Fitted, tolerance: float) -> float:
     return float(before + (after - before) * (high - least) / (high - low))
 
 
-def locate(levels: Sequence[Level], reference: Level, tolerance: float, *, level: float = 0.95) -> Found:
-    """The critical sparsity of one curve at one tolerance.
-
-    levels: in any order, each with at least two seeds, as has the reference.
-    """
-    fitted = fit(sorted(levels, key=lambda part: part.sparsity), reference)
+def locate(fitted: Fitted, tolerance: float, *, level: float = 0.95) -> Found:
+    """The critical sparsity of one curve at one tolerance, whose levels and reference have at least two seeds each."""
     x = np.array([part.sparsity for part in fitted.levels])
     safe, below = bracket(fitted, tolerance, level)
-    start = reference.sparsity if reference.sparsity < x[0] else NAN  # the reference keeps its own score
+    start = fitted.reference.sparsity if fitted.reference.sparsity < x[0] else NAN  # the reference keeps its own score
     low = float(x[safe][-1]) if safe.any() else start
     high = float(x[below][0]) if below.any() else NAN
     estimate = _estimate(fitted, tolerance)
@@ -124,12 +119,13 @@ def criticals(curves: Sequence[Curve], *, tolerances: Sequence[float] = TOLERANC
     """
     rows = []
     for curve in curves:
+        fitted = None if curve.lack else fit(curve.levels, curve.reference)
         for tolerance in tolerances:
             if not 0 < tolerance < 1:
                 raise ValueError(f"tolerance {tolerance} is not valid; valid: numbers between 0 and 1")
             found, claimed = Found("too few runs", NAN, NAN, NAN, curve.lack), None
-            if not curve.lack:
-                found = locate(curve.levels, curve.reference, tolerance, level=level)
+            if fitted:
+                found = locate(fitted, tolerance, level=level)
                 claimed = "below" if found.low > CLAIM else "above" if found.high < CLAIM else "inside"
             row = {**curve.design(), "tolerance": tolerance, "level": level}
             rows.append({**row, **found._asdict(), "claimed": claimed})

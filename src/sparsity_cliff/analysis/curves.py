@@ -21,6 +21,7 @@ Known = Mapping[tuple[str, int], Array]  # (run, seed) -> scores of the held-out
 MIN_SEEDS = 2  # of a level and of the reference: one does not show how much seeds differ
 #: Columns of `Curve.design`.
 DESIGN = ["architecture", "mechanism", "n_levels", "n_seeds", "n_reference", "sparsity_min", "sparsity_max"]
+NEAR = 3  # neighboring levels that share their variances
 NONE = "none"  # the mechanism of an architecture without a control of sparsity
 
 
@@ -125,11 +126,13 @@ def _level(configuration: str, part: pd.DataFrame, known: Known) -> Level:
 
 
 class Fitted(NamedTuple):
-    """The levels of a curve and its reference, with the means that `mixed.fit` finds for them."""
+    """The levels of a curve by sparsity, their reference, and the models that `mixed.fit` finds for them."""
 
-    levels: Sequence[Level]
+    levels: list[Level]
     reference: Level
-    model: mixed.Fit  # of the levels in their order, then of the reference
+    model: mixed.Fit  # of all levels in their order, then of the reference
+    near: list[mixed.Fit]  # of the levels i to i + span - 1 and the reference, at place i
+    span: int
 
     @property
     def means(self) -> Array:
@@ -155,32 +158,53 @@ class Differences(NamedTuple):
         return self.estimates / np.maximum(self.errors, 1e-9)
 
 
-def fit(levels: Sequence[Level], reference: Level) -> Fitted:
-    """Means of the levels and the reference. Levels have few seeds, so all share their variances."""
-    parts = [*levels, reference]
+def fit(levels: Sequence[Level], reference: Level, span: int = NEAR) -> Fitted:
+    """Means of levels and their reference, which share a variance between seeds and one of errors.
+
+    A level has few seeds, so its errors are judged with those of its neighbors: the variances of a difference are of
+    `span` levels around it and the reference. They are not of all levels, because where the score collapses, runs
+    differ many times as much as elsewhere.
+    """
+    levels = sorted(levels, key=lambda part: part.sparsity)
+    span = min(span, len(levels))
+    model = _model([*levels, reference])
+    starts = range(len(levels) - span + 1)
+    near = [model] if len(starts) == 1 else [_model([*levels[i : i + span], reference]) for i in starts]
+    return Fitted(levels, reference, model, near, span)
+
+
+def _model(parts: Sequence[Level]) -> mixed.Fit:
     seeds = [
         [(place, i) for i in range(len(part.scores))] if part.seeds is None else list(part.seeds)
         for place, part in enumerate(parts)
     ]
-    return Fitted(levels, reference, mixed.fit([part.scores for part in parts], seeds))
+    return mixed.fit([part.scores for part in parts], seeds)
 
 
 def differences(fitted: Fitted, kept: float | Array, weights: Array | None = None) -> Differences:
     """Differences level - kept · reference. kept: a number, or one per level.
 
-    weights (differences, levels): means of several levels in place of each level; the rows sum to 1. The variance due
-    to the sample of held-out examples is added to that between seeds, with the degrees of freedom of Satterthwaite
-    (1946).
+    weights (differences, levels): means of up to `fitted.span` neighboring levels in place of each level; the rows sum
+    to 1. The variance due to the sample of held-out examples is added to that between seeds, with the degrees of
+    freedom of Satterthwaite (1946).
     """
     weights = np.eye(len(fitted.levels)) if weights is None else weights
     kept = np.broadcast_to(kept, len(weights))
-    estimates, between, freedom = fitted.model.contrasts(np.column_stack([weights, -kept]))
-    known = fitted.reference.examples
-    pairs = [_sampling(_examples(fitted.levels, row), known, share) for row, share in zip(weights, kept, strict=True)]
-    sampled, examples = np.array(pairs).reshape(-1, 2).T
-    squares = between**2 / freedom + sampled**2 / np.maximum(examples - 1, 1)
-    combined = (between + sampled) ** 2 / np.maximum(squares, 1e-300)
-    return Differences(estimates, np.sqrt(between + sampled), np.maximum(combined, 1))
+    rows = [_difference(fitted, share, row) for share, row in zip(kept, weights, strict=True)]
+    return Differences(*np.array(rows, np.float64).reshape(-1, 3).T)
+
+
+def _difference(fitted: Fitted, kept: float, weights: Array) -> tuple[float, float, float]:
+    """The fields of `Differences` for one difference."""
+    used = np.flatnonzero(weights)
+    middle = (used[0] + used[-1]) // 2
+    start = int(np.clip(middle - fitted.span // 2, 0, len(fitted.near) - 1))
+    contrast = np.append(weights[start : start + fitted.span], -kept)
+    estimate, between, freedom = (part.item() for part in fitted.near[start].contrasts(contrast[None]))
+    sampled, examples = _sampling(_examples(fitted.levels, weights), fitted.reference.examples, kept)
+    squares = between**2 / freedom + sampled**2 / max(examples - 1, 1)
+    combined = (between + sampled) ** 2 / max(squares, 1e-300)
+    return estimate, (between + sampled) ** 0.5, max(combined, 1.0)
 
 
 def _examples(levels: Sequence[Level], weights: Array) -> Array | None:
@@ -232,13 +256,13 @@ def levels(curves: Sequence[Curve], level: float) -> pd.DataFrame:
         reference = curve.reference
         if len(reference.scores) < MIN_SEEDS or not reference.scores.mean() > 0:
             continue
-        fitted = fit(curve.levels, reference)
+        fitted = fit(curve.levels, reference, len(curve.levels) if curve.mechanism == NONE else NEAR)
         parts, means, heights = monotone(fitted)
         half = dict.fromkeys([reference.configuration], np.nan)
         if curve.levels:
             found = differences(fitted, fitted.means / fitted.scale)
             widths = stats.t.ppf(0.5 + level / 2, found.freedom) * found.errors / fitted.scale
-            half |= {part.configuration: width for part, width in zip(curve.levels, widths, strict=True)}
+            half |= {part.configuration: width for part, width in zip(fitted.levels, widths, strict=True)}
         for part, mean, height in zip(parts, means, heights, strict=True):
             value, width = mean / fitted.scale, half[part.configuration]
             row: dict[str, str | float] = {"architecture": curve.architecture, "mechanism": curve.mechanism}

@@ -83,12 +83,17 @@ def _ratio(sums: _Sums) -> float:
     """The most likely ratio of the variance of blocks to that of errors."""
     if sums.squares < 1e-20 or (sums.blocks < 2).all():
         return 0.0
-    logarithms = np.arange(-4.0, 17.0, 2.0)
-    depths = [_solve(sums, float(np.exp(one)))[2] for one in logarithms]
+
+    def depth(logarithm: float) -> float:
+        return _solve(sums, float(np.exp(logarithm)))[2]
+
+    logarithms, none = np.arange(-4.0, 17.0, 2.0), _solve(sums, 0.0)[2]
+    depths = [depth(one) for one in logarithms]
     best = int(np.argmin(depths))
-    bounds = logarithms[max(best - 1, 0)], logarithms[min(best + 1, len(logarithms) - 1)]
-    found = optimize.minimize_scalar(lambda one: _solve(sums, float(np.exp(one)))[2], bounds=bounds, method="bounded")
-    return float(np.exp(found.x)) if found.fun < _solve(sums, 0.0)[2] else 0.0
+    if depths[best] >= none:
+        return 0.0
+    around = logarithms[max(best - 1, 0)], logarithms[min(best + 1, len(logarithms) - 1)]
+    return float(np.exp(optimize.minimize_scalar(depth, bounds=around, method="bounded").x))
 
 
 def _errors(sums: _Sums, error: float, ratio: float) -> tuple[Array, float, float, Array, Array]:
