@@ -19,6 +19,7 @@ levels = {f"topk_{i}": {"function": "topk", "sparsity": i / 1000} for i in range
 block = {"architectures": ["mlp"], "activations": ["relu", *levels], "losses": ["cross_entropy"]}
 config["activations"] |= levels
 config["grid"] = [{**block, "seeds": list(range(10))}]
+config["cliff"]["losses"] = ["cross_entropy"]
 config["drift"]["controls"] = []
 with tempfile.TemporaryDirectory() as folder:
     study = Path(folder) / "study.yaml"

@@ -213,7 +213,7 @@ RETRAINS = {
     "": ALL,
     "__main__ logs": NONE,
     "analysis analysis.claims analysis.cliff analysis.collect analysis.critical analysis.curves analysis.mixed": NONE,
-    "analysis.drift analysis.effects analysis.ledger analysis.reference analysis.verdicts": NONE,
+    "analysis.drift analysis.effects analysis.facts analysis.ledger analysis.reference analysis.verdicts": NONE,
     "analysis.gradients analysis.means analysis.points": NONE,
     "analysis.sparsity analysis.spikes analysis.theory analysis.weights": NONE,
     "data data.errors data.layouts data.layouts.base data.loading data.seeds data.sources": ALL,

@@ -5,12 +5,14 @@ from sparsity_cliff.logs import logged
 with logged(snakemake.log[0]):
     import json
 
+    from sparsity_cliff.analysis import facts
+    from sparsity_cliff.analysis.effects import METRICS
     from sparsity_cliff.analysis.ledger import ledger, markdown
     from sparsity_cliff.traces.origin import digest, read_table, write_table, write_text
 
     origin = digest(snakemake.params.own, snakemake.input)
     settings = json.loads(snakemake.params.own)["settings"]
-    found = ledger(*map(read_table, snakemake.input), **settings)
+    found = ledger(facts.read(snakemake.input[0], METRICS), *map(read_table, snakemake.input[1:]), **settings)
     table, csv, text = snakemake.output
     write_table(found, table, origin)
     write_text(found.to_csv(index=False), csv, origin)

@@ -5,15 +5,15 @@ from sparsity_cliff.logs import logged
 with logged(snakemake.log[0]):
     import json
 
-    from sparsity_cliff.analysis import cliff, critical, curves
-    from sparsity_cliff.analysis.points import points
+    from sparsity_cliff.analysis import cliff, critical, curves, facts
+    from sparsity_cliff.analysis.points import METRICS, points
     from sparsity_cliff.traces.origin import digest, read_table, write_table
 
     origin = digest(snakemake.params.own, snakemake.input)
-    facts, runs, examples = map(read_table, snakemake.input)
+    (runs, examples), scores = map(read_table, snakemake.input[1:]), facts.read(snakemake.input[0], METRICS)
     settings = json.loads(snakemake.params.own)["settings"]
     baseline, level = settings["baseline"], settings["level"]
-    found = points(facts, runs, settings["losses"], baseline)
+    found = points(scores, runs, settings["losses"], baseline)
     controls, others = (make(found, examples, baseline) for make in (curves.curves, curves.others))
     brackets = critical.criticals(controls, level=level)
     tables = [found, curves.levels([*controls, *others], level), brackets, critical.worst(brackets)]

@@ -5,13 +5,14 @@ from sparsity_cliff.logs import logged
 with logged(snakemake.log[0]):
     import json
 
-    from sparsity_cliff.analysis.drift import drift, drift_contrasts
+    from sparsity_cliff.analysis import facts
+    from sparsity_cliff.analysis.drift import METRICS, drift, drift_contrasts
     from sparsity_cliff.traces.origin import digest, read_table, write_table
 
     origin = digest(snakemake.params.own, snakemake.input)
-    facts, runs = map(read_table, snakemake.input)
+    weights, runs = facts.read(snakemake.input[0], METRICS), read_table(snakemake.input[1])
     settings = json.loads(snakemake.params.own)["settings"]
     controls, level = settings["controls"], settings["level"]
-    tables = drift(facts, runs, level), drift_contrasts(facts, runs, controls, level)
+    tables = drift(weights, runs, level), drift_contrasts(weights, runs, controls, level)
     for table, path in zip(tables, snakemake.output, strict=True):
         write_table(table, path, origin)

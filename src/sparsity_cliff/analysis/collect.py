@@ -7,7 +7,8 @@
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from sparsity_cliff.traces.schema import SCHEMA
 
 FACTS = pa.schema([field for field in SCHEMA if field.name != "example"])
 EXAMPLES = pa.schema([*(SCHEMA.field(name) for name in ("run", "seed", "metric")), ("values", pa.list_(pa.float32()))])
+BATCH = 64  # traces in a row group: many small groups are slow to read, and one large one fills the memory
 
 
 def collect(
@@ -42,29 +44,44 @@ def collect(
     or code.
     """
     rows: list[dict[str, Any]] = []
-    scores: list[pa.Table] = []
-    with whole(facts) as temporary:
-        with pq.ParquetWriter(temporary, FACTS.with_metadata(metadata(origin)), compression="zstd") as writer:
-            for run in sorted(files):
+    order = sorted(files)
+    with _writing(facts, FACTS, origin) as write_facts, _writing(examples, EXAMPLES, origin) as write_examples:
+        for start in range(0, len(order), BATCH):
+            tables = []
+            for run in order[start : start + BATCH]:
                 table, about = read(files[run], run, specs[run], codes[run])
-                single = pc.is_valid(table["example"])
-                whole_set = table.filter(pc.invert(single)).drop_columns("example")
-                writer.write_table(whole_set.replace_schema_metadata(metadata(origin)))
-                scores.append(_examples(table.filter(single)))
+                tables.append(table)
                 rows += _seeds(about)
+            batch = pa.concat_tables(tables).unify_dictionaries()
+            single = pc.is_valid(batch["example"])
+            write_facts(batch.filter(pc.invert(single)).drop_columns("example"))
+            write_examples(_examples(batch.filter(single)))
         write_table(pd.DataFrame(rows), runs, origin)
-        write_table(pa.concat_tables(scores), examples, origin)
+
+
+@contextmanager
+def _writing(path: str | Path, schema: pa.Schema, origin: str) -> Iterator[Callable[[pa.Table], None]]:
+    """A function that writes a table as the next row group of a file, which appears when all are written."""
+    schema = schema.with_metadata(metadata(origin))
+    with whole(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        yield lambda table: writer.write_table(table.cast(schema), row_group_size=max(1, len(table)))
 
 
 def _examples(table: pa.Table) -> pa.Table:
-    """The rows of `examples` for the rows of single examples of one trace."""
-    frame = table.select(["run", "seed", "metric", "example", "value"]).to_pandas(use_threads=False)
-    rows = []
-    for (run, seed, metric), part in frame.groupby(["run", "seed", "metric"], observed=True, sort=False):
-        values = np.full(part["example"].max() + 1, np.nan, dtype=np.float32)
-        values[part["example"]] = part["value"]
-        rows.append({"run": run, "seed": seed, "metric": metric, "values": values})
-    return pa.Table.from_pylist(rows, schema=EXAMPLES)
+    """The rows of `examples` for the rows of single examples of some traces, in the order of their first examples."""
+    run, seed, metric = (table[name].combine_chunks() for name in ("run", "seed", "metric"))
+    keys = pd.DataFrame({"run": run.indices, "seed": seed, "metric": metric.indices})
+    group = keys.groupby(list(keys), sort=False).ngroup().to_numpy()
+    number, value = table["example"].to_numpy(), table["value"].to_numpy()
+    _, first = np.unique(group, return_index=True)
+    sizes = np.zeros(len(first), np.int32)
+    np.maximum.at(sizes, group, number + 1)
+    ends = np.cumsum(sizes, dtype=np.int32)
+    values = np.full(sizes.sum(), np.nan, np.float32)
+    values[(ends - sizes)[group] + number] = value
+    lists = pa.ListArray.from_arrays(pa.array(np.concatenate([[0], ends]).astype(np.int32)), pa.array(values))
+    names = [key.take(pa.array(first)).cast(pa.string()).dictionary_encode() for key in (run, metric)]
+    return pa.Table.from_arrays([names[0], seed.take(pa.array(first)), names[1], lists], schema=EXAMPLES)
 
 
 def _seeds(about: dict[str, Any]) -> list[dict[str, Any]]:

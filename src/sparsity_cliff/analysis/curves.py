@@ -108,8 +108,7 @@ def _known(points: pd.DataFrame, examples: pd.DataFrame | None) -> Known:
     if examples is None:
         return {}
     rows = points[["run", "seed", "metric"]].merge(examples, on=["run", "seed", "metric"])
-    keys = zip(rows["run"].astype(str), rows["seed"].astype(int), strict=True)
-    return {key: np.asarray(values, np.float64) for key, values in zip(keys, rows["values"], strict=True)}
+    return dict(zip(zip(rows["run"], rows["seed"], strict=True), rows["values"], strict=True))
 
 
 def _level(configuration: str, part: pd.DataFrame, known: Known) -> Level:
@@ -117,7 +116,7 @@ def _level(configuration: str, part: pd.DataFrame, known: Known) -> Level:
     found = [known[key] for key in zip(part["run"], part["seed"], strict=True) if key in known] if known else []
     shared = min(map(len, found), default=0)
     all_known = shared > 0 and len(found) == len(part)
-    examples = np.mean([values[:shared] for values in found], axis=0) if all_known else None
+    examples = np.mean([values[:shared] for values in found], axis=0, dtype=np.float64) if all_known else None
     sparsity = float(part["sparsity"].mean()) if len(part) else np.nan
     return Level(sparsity, scores, examples, configuration, part["seed"].to_numpy(np.float64))
 

@@ -6,17 +6,19 @@ are shown beside weights, because they become the zeros: behind a norm or on a r
 mean of no matrix does.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import pandas as pd
 
-from sparsity_cliff.analysis.means import CELL, finished, hidden, last_step, over_seeds, tested
+from sparsity_cliff.analysis.means import CELL, MARKS, finished, hidden, last_step, over_seeds, tested
 
 #: Quantity -> metrics of its mean and standard deviation.
 QUANTITIES = {
     "weights": ("weight_mean", "weight_std"),
     "pre-activations": ("preactivation_mean", "preactivation_std"),
 }
+METRICS = (*itertools.chain.from_iterable(QUANTITIES.values()), *MARKS)  # that this module reads
 
 
 def run_drift(facts: pd.DataFrame) -> pd.DataFrame:
@@ -34,7 +36,7 @@ def run_drift(facts: pd.DataFrame) -> pd.DataFrame:
         spread = facts.loc[(facts["metric"] == std) & (facts["step"] == 0) & (facts["value"] > 0), [*keys, "value"]]
         means = means.merge(initial, on=keys, suffixes=("", "_start")).merge(spread, on=keys, suffixes=("", "_spread"))
         d = (means["value"] - means["value_start"]) / means["value_spread"]
-        cells = means.assign(value=d).groupby([*CELL, "run", "seed", "step"], sort=False)["value"].mean()
+        cells = means.assign(value=d).groupby([*CELL, "run", "seed", "step"], sort=False, observed=True)["value"].mean()
         pieces.append(cells.reset_index().assign(quantity=quantity))
     return pd.concat(pieces, ignore_index=True)
 

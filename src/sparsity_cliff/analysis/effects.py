@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sparsity_cliff.analysis.drift import run_drift
-from sparsity_cliff.analysis.means import finished, last_step
+from sparsity_cliff.analysis.means import MARKS, finished, last_step, named
 
 Array = NDArray[np.float64]
 INF = float("inf")
@@ -28,7 +28,7 @@ SAME_SPARSITY = 0.02  # ± share of zeros
 CLOSED_FORM = "closed form"  # in place of an architecture
 METRICS = (
     *("loss", "perplexity", "first_token_share", "activation_sparsity", "near_zero_share", "spike", "spike_ratio"),
-    *("gradient_positive", "weight_mean", "weight_std", "fed_by_activation", "head_weight"),
+    *("gradient_positive", "weight_mean", "weight_std", *MARKS),
 )
 CELL = ["architecture", "activation", "role", "loss"]
 
@@ -84,11 +84,12 @@ class Tables:
     @staticmethod
     def of(facts: pd.DataFrame, runs: pd.DataFrame, theory: pd.DataFrame) -> "Tables":
         """facts, runs: of analysis/collect.py. theory: of analysis/theory.py, or without rows."""
-        named = [role(*pair) for pair in zip(runs["function"], runs["options"], strict=True)]
-        runs = runs.assign(role=named)
-        good = finished(facts[facts["metric"].isin(METRICS)], runs)
-        own = runs.loc[runs["normalization"] == "default", ["run", "seed", "role", "mechanism", "steps"]]
-        good = good.merge(own, on=["run", "seed"])
+        own_roles = [role(*pair) for pair in zip(runs["function"], runs["options"], strict=True)]
+        runs = runs.assign(role=own_roles)
+        good = finished(facts[facts["metric"].isin(METRICS) & (facts["normalization"] == "default")], runs)
+        run = good["run"].astype("category").cat
+        about = runs.drop_duplicates("run").set_index("run").reindex(run.categories)
+        good = good.assign(**{name: about[name].array.take(run.codes) for name in ("role", "mechanism", "steps")})
         roles = dict(zip(runs["activation"], runs["role"], strict=True))
         tokens = good.loc[good["metric"].isin(["first_token_share", "perplexity"]), "architecture"]
         in_nats = good.loc[good["metric"] == "perplexity", "run"]
@@ -103,7 +104,7 @@ class Tables:
     @functools.cached_property
     def early_drift(self) -> pd.DataFrame:
         """Drift d (analysis/drift.py) of hidden weights for each run and seed, early in training."""
-        rows = run_drift(self.facts)
+        rows = named(run_drift(self.facts))
         about = self.runs[["run", "role", "steps"]].drop_duplicates()
         rows = rows[(rows["quantity"] == "weights") & (rows["step"] > 0)].merge(about, on="run").sort_values("step")
         nearest = (rows["step"] - EARLY * rows["steps"]).abs().groupby(rows["run"]).idxmin()
@@ -115,7 +116,7 @@ class Tables:
         rows = self.facts
         rows = rows[(rows["metric"] == metric) & rows["layer"].isna() & (rows["split"] == "test")]
         rows = rows[rows["data"] == "real"]
-        return rows if roles is None else rows[rows["role"].isin(roles)]
+        return named(rows if roles is None else rows[rows["role"].isin(roles)])
 
 
 def role(function: str | None, options: str) -> str:
@@ -167,7 +168,7 @@ def positive_gradient(tables: Tables, roles: Collection[str]) -> list[Effect]:
     known = set(tables.theory.loc[tables.theory["closed_form"].notna(), "loss"])
     rows = tables.facts[tables.facts["metric"] == "gradient_positive"]
     rows = rows[(rows["step"] == 0) & (rows["data"] == "real") & rows["role"].isin(roles) & rows["loss"].isin(known)]
-    by_seed = rows.groupby([*CELL, "run", "seed"], sort=False)["value"].mean().reset_index()
+    by_seed = named(rows).groupby([*CELL, "run", "seed"], sort=False)["value"].mean().reset_index()
     return of_samples(by_seed.assign(part=_part(by_seed))) + closed_forms(tables, roles)
 
 
@@ -285,7 +286,7 @@ def spike_factor(
     metric: spike or spike_ratio. middle: at all sites but the first and the last, else of the whole model.
     """
     rows = last_step(tables.facts[tables.facts["metric"] == metric])
-    rows = rows[(rows["split"] == "test") & (rows["data"] == "real")]
+    rows = named(rows[(rows["split"] == "test") & (rows["data"] == "real")])
     if middle:
         depths = rows.groupby("run")["depth"]
         inside = (rows["depth"] > depths.transform("min")) & (rows["depth"] < depths.transform("max"))

@@ -4,6 +4,8 @@ import pandas as pd
 
 from sparsity_cliff.analysis.means import CELL, finished, tested
 
+METRICS = ("gradient_*",)
+
 
 def gradient_signs(facts: pd.DataFrame, runs: pd.DataFrame, level: float) -> pd.DataFrame:
     """Means of ∂L/∂z at initialization over z > 0, z <= 0, and all z, first over sites, then over seeds, per cell.
@@ -14,5 +16,5 @@ def gradient_signs(facts: pd.DataFrame, runs: pd.DataFrame, level: float) -> pd.
     """
     good = finished(facts, runs)
     signs = good[(good["step"] == 0) & good["metric"].str.startswith("gradient_")]
-    by_seed = signs.groupby([*CELL, "metric", "seed"], sort=False)["value"].mean().reset_index()
+    by_seed = signs.groupby([*CELL, "metric", "seed"], sort=False, observed=True)["value"].mean().reset_index()
     return tested(by_seed, [*CELL, "metric"], level)

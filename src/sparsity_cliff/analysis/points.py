@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from sparsity_cliff.analysis.means import finished, last_step
+from sparsity_cliff.analysis.means import finished, last_step, named
 
 #: Test metrics that can be the score. The first one that all runs of an architecture have is used: accuracy (for
 #: language models, of the next token), then PESQ (1 to 4.64) and STOI (at most 1) of enhanced speech.
 SCORES = ["accuracy", "pesq", "stoi"]
+METRICS = ("activation_sparsity", "near_zero_share", *SCORES)  # that `points` reads
 
 
 def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], baseline: str) -> pd.DataFrame:
@@ -25,7 +26,7 @@ def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], basel
     target_sparsity (the nominal setting of a control), mechanism (how the control makes zeros), run.
     """
     whole = last_step(finished(facts, runs))
-    whole = whole[whole["layer"].isna() & (whole["split"] == "test") & (whole["data"] == "real")]
+    whole = named(whole[whole["layer"].isna() & (whole["split"] == "test") & (whole["data"] == "real")])
     real = set(runs.loc[runs["data"] == "real", ["architecture", "loss"]].itertuples(index=False, name=None))
     judged = {architecture: loss for loss in reversed(losses) for architecture, other in real if loss == other}
     wide = whole[whole["loss"] == whole["architecture"].map(judged)].pivot_table(

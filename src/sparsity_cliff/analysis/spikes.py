@@ -3,7 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from sparsity_cliff.analysis.means import CELL, finished, over_seeds
+from sparsity_cliff.analysis.means import CELL, finished, named, over_seeds
+
+#: Share under uniform placement -> measured share of the spikes.
+PLACES = {"first_token_share": "spike_first_token_share", "delimiter_share": "spike_delimiter_share"}
+METRICS = ("spike", "spike_ratio", *PLACES, *PLACES.values())
 
 
 def spikes(facts: pd.DataFrame, runs: pd.DataFrame, reference: str | None, level: float) -> pd.DataFrame:
@@ -28,9 +32,8 @@ def spikes(facts: pd.DataFrame, runs: pd.DataFrame, reference: str | None, level
     geometric = over_seeds(ratios.assign(value=np.log(ratios["value"])), by, level)
     geometric[["mean", "low", "high"]] = np.exp(geometric[["mean", "low", "high"]])
 
-    names = {"first_token_share": "spike_first_token_share", "delimiter_share": "spike_delimiter_share"}
-    places = over_seeds(good[good["metric"].isin(names.values())], by, level)
-    uniform = good[good["metric"].isin(names)].assign(metric=lambda rows: rows["metric"].map(names))
+    places = over_seeds(good[good["metric"].isin(PLACES.values())], by, level)
+    uniform = named(good[good["metric"].isin(PLACES)]).assign(metric=lambda rows: rows["metric"].map(PLACES))
     uniform = uniform.groupby([*CELL, "metric", "step"], sort=False)["value"].mean().rename("expected").reset_index()
     placed = places.merge(uniform, how="left", on=[*CELL, "metric", "step"])
     table = geometric.assign(expected=np.nan)

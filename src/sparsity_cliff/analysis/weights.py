@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from sparsity_cliff.analysis.means import CELL, finished, hidden
+from sparsity_cliff.analysis.means import CELL, MARKS, finished, hidden, named
 from sparsity_cliff.traces.metrics import HISTOGRAM_EDGES
+
+METRICS = ("weight_histogram.*", *MARKS)
 
 
 def histograms(facts: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -15,8 +17,8 @@ def histograms(facts: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """
     good = finished(facts, runs)
     rows = good[good["metric"].str.startswith("weight_histogram.")].merge(hidden(good))
-    table = rows.groupby([*CELL, "metric", "step"], sort=False).agg(share=("value", "mean"), n=("seed", "nunique"))
-    table = table.reset_index()
+    groups = rows.groupby([*CELL, "metric", "step"], sort=False, observed=True)
+    table = named(groups.agg(share=("value", "mean"), n=("seed", "nunique")).reset_index())
     number = table["metric"].str.rsplit(".").str[-1].astype(int)
     inside = (number > 0) & (number < len(HISTOGRAM_EDGES))
     outside = table["share"].mask(inside, 0).groupby([table[name] for name in (*CELL, "step")]).transform("sum")

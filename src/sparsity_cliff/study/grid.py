@@ -46,13 +46,13 @@ def expand(config: Config, sections: Sections, datasets: dict[str, Dataset]) -> 
         where = f"grid.{number}"
         of, section = (where, block) if "seeds" in block else ("study", config["study"])
         blocks = blocks_of_seeds(f"{of}.seeds", section["seeds"])
-        for cell, seeds in itertools.product(_cells(where, block, sections, blocks), blocks):
-            run = _run(cell, seeds, sections, datasets)
+        cells = [(cell, ".".join(cell.labels.values()), _code(cell)) for cell in _cells(where, block, sections, blocks)]
+        for (cell, name, text), seeds in itertools.product(cells, blocks):
+            run = _run(cell, seeds, text, sections, datasets)
             for seed in seeds:
-                key = (".".join(cell.labels.values()), seed)
-                if key in origin:
-                    raise StudyError(f"{where}: run {run.id} is already in grid.{origin[key]} (seed {seed})")
-                origin[key] = number
+                if (name, seed) in origin:
+                    raise StudyError(f"{where}: run {run.id} is already in grid.{origin[name, seed]} (seed {seed})")
+                origin[name, seed] = number
             runs[run.id] = run
         if len(runs) > RUNS or len(origin) > TRAININGS:
             raise StudyError(f"{where}: too many runs; valid: at most {RUNS} runs and {TRAININGS} trainings")
@@ -148,7 +148,8 @@ def _needs_whole_batch(cell: Cell) -> str:
     return ""
 
 
-def _run(cell: Cell, seeds: tuple[int, ...], sections: Sections, datasets: dict[str, Dataset]) -> Run:
+def _run(cell: Cell, seeds: tuple[int, ...], text: str, sections: Sections, datasets: dict[str, Dataset]) -> Run:
+    """The run of a cell with a block of seeds. text: its code."""
     architecture, labels = cell.architecture, cell.labels
     data = architecture.source
     probes = {**sections.probes, **architecture.probes}
@@ -177,21 +178,22 @@ def _run(cell: Cell, seeds: tuple[int, ...], sections: Sections, datasets: dict[
         seeds=seeds,
         dataset=data.name,
         spec=spec.text,
-        code=canonical(code(ROOTS, _functions(spec, data.kind))),
+        code=text,
         processes=processes,
         gpus=processes if spec.device == "cuda" else 0,
         **labels,
     )
 
 
-def _functions(spec: Spec, kind: str) -> frozenset[tuple[str, str]]:
-    """(kind, function) of everything that a run looks up in the registries."""
-    entries = {"activation": spec.activation, "loss": spec.loss, "data": spec.data.entry, "model": spec.model}
-    entries |= {"optimizer": spec.training.optimizer, "schedule": spec.training.schedule}
-    entries |= {"normalization": spec.normalization}
+def _code(cell: Cell) -> str:
+    """The code that the runs of a cell reach, whatever their seeds: canonical JSON, module -> digest."""
+    architecture, activation = cell.architecture, cell.activation
+    entries = {"activation": activation, "normalization": cell.normalization, "loss": cell.loss}
+    entries |= {"model": architecture.model, "data": architecture.source.entry}
+    entries |= {"optimizer": architecture.training.optimizer, "schedule": architecture.training.schedule}
     found = {(key, entry.function) for key, entry in entries.items() if entry.function}
-    found.add(("layout", source.constant("sparsity_cliff.data.layouts", "KINDS")[kind]))
-    for name, option in options.options_of("activation", str(spec.activation.function)).items():
+    found.add(("layout", source.constant("sparsity_cliff.data.layouts", "KINDS")[architecture.source.kind]))
+    for name, option in options.options_of("activation", str(activation.function)).items():
         if option.annotation == "ActivationName":
-            found.add(("activation", spec.activation.options[name]))
-    return frozenset(found)
+            found.add(("activation", activation.options[name]))
+    return canonical(code(ROOTS, frozenset(found)))

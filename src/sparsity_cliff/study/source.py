@@ -78,6 +78,7 @@ def bound(statement: ast.stmt) -> set[str]:
     return set()
 
 
+@cache
 def _value(module: str, name: str) -> ast.expr | None:
     for statement in tree_of(module).body:
         if isinstance(statement, ast.Assign | ast.AnnAssign) and name in bound(statement):

@@ -55,9 +55,17 @@ def digest(table: pa.Table, about: str) -> str:
     for field in SCHEMA:
         column = table.column(field.name).combine_chunks()
         if pa.types.is_dictionary(field.type):
-            column = column.cast(pa.string()).dictionary_encode()  # codes in order of appearance
-            sha.update(json.dumps(column.dictionary.to_pylist()).encode())
-            column = column.indices
-        sha.update(column.is_valid().to_numpy(zero_copy_only=False).tobytes())
-        sha.update(column.fill_null(0).to_numpy(zero_copy_only=False).tobytes())
+            codes = column.indices.dictionary_encode()  # in order of appearance
+            names = column.dictionary.take(codes.dictionary).to_pylist()
+            if len(set(names)) < len(names):  # two codes of one name
+                codes = column.cast(pa.string()).dictionary_encode()
+                names = codes.dictionary.to_pylist()
+            sha.update(json.dumps(names).encode())
+            column = codes.indices
+        if column.null_count:
+            sha.update(column.is_valid().to_numpy(zero_copy_only=False).tobytes())
+            column = column.fill_null(0)
+        else:
+            sha.update(b"\1" * len(column))
+        sha.update(column.to_numpy(zero_copy_only=False).tobytes())
     return sha.hexdigest()

@@ -18,13 +18,13 @@ UP_TO_DATE = "up to date"
 
 def why_run(run: Run, results: Path) -> str:
     """Why a run has to be trained, according to its trace under `results` (results/<study>); else UP_TO_DATE."""
-    from sparsity_cliff.traces import reader  # imports pyarrow, which not every command needs
-    from sparsity_cliff.traces.schema import TraceError
-
     path = results / "traces" / f"{run.id}.parquet"
     if not path.exists():
         trained = (results / "logs" / "train" / f"{run.id}.log").exists()
         return "trace missing" if trained else "new"
+    from sparsity_cliff.traces import reader  # imports pyarrow, which a study without traces does not need
+    from sparsity_cliff.traces.schema import TraceError
+
     try:
         _, about = reader.read(path, run.id)
     except TraceError as error:

@@ -20,7 +20,11 @@ def write(path: str | Path, labels: dict[str, str], facts: Iterable[Fact], about
     facts = list(facts)
     columns: dict[str, list[Any]] = {name: [labels[name]] * len(facts) for name in LABELS}
     columns |= {name: [getattr(fact, name) for fact in facts] for name in SCHEMA.names if name not in LABELS}
-    table = pa.table(columns, schema=SCHEMA)
+    write_rows(path, pa.table(columns, schema=SCHEMA), about)
+
+
+def write_rows(path: str | Path, table: pa.Table, about: dict[str, Any]) -> None:
+    """Write the rows of a trace, a table of the schema, atomically. about: as for `write`."""
     text = json.dumps(about, sort_keys=True)
     payload = json.dumps({"about": text, "sha256": digest(table, text)})
     Path(path).parent.mkdir(parents=True, exist_ok=True)
