@@ -115,7 +115,7 @@ def instrumented(measured: Any, path: Any, folder: Any) -> CodeType:
 
 
 def instrument(source: bytes) -> tuple[CodeType, set[int], set[tuple[int, int]], dict[int, int]]:
-    """(code, its lines, its branches, offset of each probe), with ("probe", number, line or branch) for a probe."""
+    """(code, its lines, its branches, offset of each probe), with (name, number, line or branch) for a probe."""
     import ast
     from itertools import count
     from types import SimpleNamespace
@@ -130,8 +130,8 @@ def instrument(source: bytes) -> tuple[CodeType, set[int], set[tuple[int, int]],
     own, slipcover.probe = (
         slipcover.probe,
         SimpleNamespace(
-            signal=("signal",),
-            new=lambda _, __, line, ___: ("probe", next(numbers), line),
+            signal=("SlipCover signal",),
+            new=lambda _, __, line, ___: ("SlipCover probe", next(numbers), line),
             set_immediate=lambda probe, _, offset: offsets.update({probe[1]: offset}),
         ),
     )
@@ -150,9 +150,9 @@ def restored(code: CodeType, measured: Any, name: str, offsets: dict[int, int]) 
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             constant = restored(constant, measured, name, offsets)
-        elif constant == ("signal",):
+        elif constant == ("SlipCover signal",):
             constant = slipcover.probe.signal
-        elif isinstance(constant, tuple) and constant[:1] == ("probe",):
+        elif isinstance(constant, tuple) and constant[:1] == ("SlipCover probe",):
             number, line = constant[1:]
             constant = slipcover.probe.new(measured, name, line, measured.d_miss_threshold)
             probes.append((constant, offsets[number]))
