@@ -34,7 +34,7 @@ def cover(config: pytest.Config) -> None:
     os.environ["COVER_CODE"] = Path(__file__).with_name("cover.py").read_text()
     data = config.rootpath / ".slipcover"
     shutil.rmtree(data, ignore_errors=True)
-    data.mkdir()
+    (data / "code").mkdir(parents=True)
     os.environ |= {"COVER_ROOT": str(config.rootpath), "COVER_DATA": str(data)}
     nothing = Slipcover(branch=True, source=["src"]).get_coverage()  # of every module, imported or not
     (data / "nothing.json").write_text(json.dumps(nothing))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import Cluster
-from forked import server
+from forked import python_of_scripts, server
 
 HEADER = "SECONDS = config.get('seconds', 1)\n"
 
@@ -35,10 +35,14 @@ output.write_text("x" * done)
 
 
 class Flow:
-    """A workflow in `folder`. Where a cluster is given, jobs go there."""
+    """A workflow in `folder`. Where a cluster is given, jobs go there.
 
-    def __init__(self, folder: Path, snakefile: str, cluster: Cluster | None = None):
+    fresh: whether the Snakemake of each job is a fresh process, below which signals and memory are looked at.
+    """
+
+    def __init__(self, folder: Path, snakefile: str, cluster: Cluster | None = None, fresh: bool = False):
         server()  # started before the test's first job, because it takes longer than some jobs
+        self.python = None if fresh or "resumable.py" in snakefile else str(python_of_scripts())
         self.folder, self.cluster = folder, cluster
         self.outer: dict[str, str] = {}  # what else is in Snakemake's environment
         self.lost_after: float | None = None  # seconds, in place of the plugin's own
@@ -50,7 +54,14 @@ class Flow:
     @property
     def environment(self) -> dict[str, str]:
         environment = dict(self.cluster.environment if self.cluster else os.environ)
-        return environment | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")} | self.outer
+        python = {"PYTHON_OF_SCRIPTS": self.python} if self.python else {}
+        return environment | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")} | python | self.outer
+
+    def changes(self) -> list[str]:
+        """Statements that change the plugin's numbers."""
+        numbers = {"watch.LOST_AFTER": self.lost_after, "progress.SAY_EVERY": self.say_every}
+        numbers["watch.REASONS_AFTER"] = self.say_every
+        return [f"{name} = {value}" for name, value in numbers.items() if value is not None]
 
     def command(self, *arguments: str, **settings: Any) -> list[str]:
         settings = {"backend": "slurm" if self.cluster else "local", "status_interval": 1, **settings}
@@ -59,24 +70,21 @@ class Flow:
             flags += [f"--submitit-{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         own = ["--executor", "submitit", "--seconds-between-status-checks", "1", "--nolock", "--rerun-incomplete"]
         jobs = [] if "--jobs" in arguments else ["--jobs", "20"]
-        start = ["-m", "snakemake"]
-        changes = [("watch.LOST_AFTER", self.lost_after), ("progress.SAY_EVERY", self.say_every)]
-        changes += [("watch.REASONS_AFTER", self.say_every)]
-        if changed := [f"{name} = {value}" for name, value in changes if value is not None]:
-            plugin = f"from snakemake_executor_plugin_submitit import progress, watch; {'; '.join(changed)}"
-            start = ["-c", f"{plugin}; from snakemake.cli import main; main()"]
+        lines = [f"import sys; sys.executable = {self.python!r}"] if self.python else []
+        if changes := self.changes():
+            lines += ["from snakemake_executor_plugin_submitit import progress, watch", *changes]
+        start = ["-c", "; ".join([*lines, "from snakemake.cli import main; main()"])]
         return [sys.executable, *start, *arguments, *own, *jobs, *flags]
 
     def run(self, *arguments: str, check: bool = True, timeout: float = 300, **settings: Any) -> str:
         """Run Snakemake; its output. With check, it must succeed, else it must fail."""
-        _, option, what, *options = self.command(*arguments, **settings)
-        if option == "-m":
-            status, output = server().module(what, self.folder, *options, env=self.environment, timeout=timeout)
+        command = self.command(*arguments, **settings)
+        if not self.changes():
+            status, output = server().run(self.folder, *command[3:], env=self.environment, timeout=timeout)
         else:
             done = subprocess.run(
-                [sys.executable, option, what, *options],
-                cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout,
-            )  # fmt: skip
+                command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout
+            )
             status, output = done.returncode, done.stdout + done.stderr
         assert (status == 0) == check, output + self.logs()
         return output

@@ -6,8 +6,10 @@ does, and ends as an interpreter ends. So every module of the project is read an
 Not as in a fresh process: children of one server share the seed of `hash`, and what third-party packages read from
 the environment while they are imported.
 
-A second server has imported torch, pandas, and matplotlib, and forks the children that execute the scripts of a
-workflow. Snakemake starts them through a program that stands in for Python and hands every other command to Python.
+A second server has imported torch, pandas, and matplotlib as well, and forks the children that execute the scripts of a
+workflow, and those that are the Snakemake inside a job of the executor plugin. They are started through a program that
+stands in for Python and hands every other command to Python. A child is killed if what stands in for it ends. It is no
+descendant of that, so tests that send signals to a job's command have fresh processes.
 
 Started as a script, this file is the first server (a JSON line for each request on stdin, two for each answer on
 stdout), or with the path of a socket, the second.
@@ -144,13 +146,17 @@ def forked() -> Forked:
 
 STAND_IN = """#!{python} -IS
 import json, os, socket, sys
-if len(sys.argv) != 2 or "/.snakemake/scripts/" not in sys.argv[1]:
-    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+words = sys.argv[1:]
+if len(words) == 1 and "/.snakemake/scripts/" in words[0]:
+    request = {{"script": words[0]}}
+elif words[:2] == ["-m", "snakemake"] and "--target-jobs" in words:
+    request = {{"module": words[1], "arguments": words[2:]}}
+else:
+    os.execv({python!r}, [{python!r}, *words])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({path!r})
     socket.send_fds(server, [b"\\n"], [0, 1, 2])
-    server.sendall(json.dumps({{"script": sys.argv[1], "folder": os.getcwd(), "env": dict(os.environ)}}).encode())
-    server.shutdown(socket.SHUT_WR)
+    server.sendall(json.dumps({{**request, "folder": os.getcwd(), "env": dict(os.environ)}}).encode() + b"\\n")
     sys.exit(int(server.recv(16)))
 """
 
@@ -234,22 +240,28 @@ def answer(connection: socket.socket) -> dict[str, Any]:
     """Wait for a child and send its status. Returns, in this child, with the request."""
     connection.settimeout(None)
     _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile() as text:
+        request: dict[str, Any] = json.loads(text.readline())
     pid = os.fork()
     if pid:
+        ended = os.pidfd_open(pid)
+        if ended not in select.select([ended, connection], [], [])[0]:
+            with suppress(ProcessLookupError):  # it has ended just now
+                os.killpg(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         status = os.waitstatus_to_exitcode(status)
         with suppress(OSError):  # who asked may be gone
             connection.sendall(str(status if status >= 0 else 128 - status).encode())
         os._exit(0)
-    with connection.makefile() as text:
-        request: dict[str, Any] = json.load(text)
+    os.setsid()
     connection.close()
     return request | {"streams": streams}
 
 
 def become(request: dict[str, Any]) -> None:
     """Make this process what a fresh one of that command is."""
-    os.setsid()
+    if os.getsid(0) != os.getpid():
+        os.setsid()
     os.environ.clear()
     os.environ.update(request["env"])
     for new, old in enumerate(request["streams"]):
@@ -265,8 +277,11 @@ def become(request: dict[str, Any]) -> None:
 
 def execute_module(request: dict[str, Any], registry: Any) -> None:
     """`python -m MODULE ARGUMENTS`."""
-    output = os.open(request["output"], os.O_RDWR | os.O_APPEND)
-    become(request | {"streams": [os.open(os.devnull, os.O_RDONLY), output, os.dup(output)]})
+    if "output" in request:
+        output = os.open(request["output"], os.O_RDWR | os.O_APPEND)
+        request = request | {"streams": [os.open(os.devnull, os.O_RDONLY), output, os.dup(output)]}
+    become(request)
+    sys.orig_argv = [sys.executable, "-m", request["module"], *request["arguments"]]
     exec(os.environ.get("COVER_CODE", ""), {})  # cover.py, which a fresh process executes when it starts
     sys.argv = [request["module"], *request["arguments"]]
     sys.modules["snakemake.workflow"].Workflow._rundir = os.getcwd()
@@ -283,11 +298,16 @@ def execute_script(request: dict[str, Any]) -> None:
     runpy.run_path(request["script"], run_name="__main__")
 
 
-if __name__ == "__main__" and len(sys.argv) > 1:
-    preload(OF_SCRIPTS)
-    execute_script(serve_scripts(sys.argv[1]))
-elif __name__ == "__main__":
+if __name__ == "__main__":
     registry_of_executors = executors()
     preload(PRELOADED)
-    print(json.dumps({"ready": True}), flush=True)
-    execute_module(serve(), registry_of_executors)
+    if len(sys.argv) > 1:
+        preload(OF_SCRIPTS)
+        asked = serve_scripts(sys.argv[1])
+    else:
+        print(json.dumps({"ready": True}), flush=True)
+        asked = serve()
+    if "script" in asked:
+        execute_script(asked)
+    else:
+        execute_module(asked, registry_of_executors)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from forked import Forked
+from forked import Forked, python_of_scripts
 from shared import folder as shared_folder
 
 PROJECT = Path(__file__).parents[1]
@@ -50,8 +50,13 @@ class Sweep:
             text = text.replace(old, new)
         (self.folder / path).write_text(text)
 
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "snakemake", "--configfile", STUDY, *arguments]
+    def command(self, *arguments: str, fresh: bool = False) -> list[str]:
+        """Snakemake's command line. fresh: whether each script is a fresh process, below Snakemake's own."""
+        start = ["-m", "snakemake"]
+        if self.forked is not None and not fresh:
+            python = f"import sys; sys.executable = {str(python_of_scripts())!r}"
+            start = ["-c", f"{python}; from snakemake.cli import main; main()"]
+        return [sys.executable, *start, "--configfile", STUDY, *arguments]
 
     def snakemake(self, *arguments: str, cores: int = 2, check: bool = True, fresh: bool = False) -> str:
         """Run Snakemake; its output. check: whether it must succeed. fresh: whether each script is a fresh process."""
@@ -59,7 +64,7 @@ class Sweep:
         if self.forked is not None and not fresh:
             status, output = self.forked.workflow(self.folder, "--configfile", STUDY, *arguments)
         else:
-            command = self.command(*arguments)
+            command = self.command(*arguments, fresh=fresh)
             done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=1500)
             status, output = done.returncode, done.stdout + done.stderr
         assert (status == 0) == check, output

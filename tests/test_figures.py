@@ -206,8 +206,16 @@ def draw(figure, name):
     return page
 
 
-every_figure = pytest.mark.parametrize("figure", FIGURES)
-every_study = pytest.mark.parametrize("name", [*STUDIES, "nothing"])
+# with a scope, so that all tests of a figure and a study are neighbors: each worker draws it once
+every_figure = pytest.mark.parametrize("figure", FIGURES, scope="module")
+every_study = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("default", marks=pytest.mark.large),  # "large" has more of all but random data
+        *(name for name in [*STUDIES, "nothing"] if name != "default"),
+    ],
+    scope="module",
+)
 
 
 def boxes(page):

@@ -70,7 +70,8 @@ def test_the_package_is_that_of_the_command_and_of_this_moment(project: Sweep, f
 
 def test_a_forked_command_has_its_own_environment_status_and_end(tmp_path: Path, forked: Forked) -> None:
     code = (
-        "import atexit, os, sys\natexit.register(print, 'at exit')\nprint(os.environ['A'], os.getcwd(), sys.argv[1:])\n"
+        "import atexit, os, sys\natexit.register(print, 'at exit')\n"
+        "print(os.environ['A'], os.getcwd(), sys.argv[1:], flush=True)\n"
     )
     (tmp_path / "text.py").write_text(f"{code}sys.exit('a text')\n")
     (tmp_path / "number.py").write_text("import sys\nsys.exit(7)\n")

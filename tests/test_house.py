@@ -248,9 +248,14 @@ RETRAINS = {
     "training.run training.states training.stopping": NONE,
 }
 EDIT_EACH = """
-import json
+import ast, json
+from functools import cache
 from pathlib import Path
 from sparsity_cliff.study import digests, table
+
+walk = ast.walk
+ast.parse, ast.unparse = cache(ast.parse), cache(ast.unparse)  # all files but one are the same each time
+ast.walk = cache(lambda node: list(walk(node)))
 
 def codes():
     digests.forget()

@@ -113,6 +113,7 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, model: str, microba
     assert gradients
 
 
+@pytest.mark.large  # what goes on after a death below is the same noise, too
 def test_noise_is_drawn_by_each_rank_and_repeats(tmp_path: Path) -> None:
     spec = spec_of("mlp", 2, activation=entry("activation", "noisy_relu"))
     assert run(tmp_path / "first", spec) == run(tmp_path / "second", spec)
@@ -131,8 +132,11 @@ def test_one_process_is_a_group_of_its_own_that_changes_nothing() -> None:
 # ------------------------------------------------------------------------------------------ interruptions
 
 
-def test_stops_and_deaths_of_ranks_change_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """With noise, so that each rank's stream must go on where it was; a stop, a killed rank 1, a killed rank 0."""
+@pytest.mark.parametrize("deaths", [[1], pytest.param([1, 0], marks=pytest.mark.large)], ids=str)
+def test_stops_and_deaths_of_ranks_change_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], deaths: list[int]
+) -> None:
+    """With noise, so that each rank's stream must go on where it was; a stop, and a kill of each of these ranks."""
     noisy = entry("activation", "noisy_relu")
     spec = spec_of("mlp", 2, activation=noisy, optimizer=entry("optimizer", "adam"), steps=80, every=40)
     expected = run(tmp_path / "whole", spec)
@@ -145,7 +149,7 @@ def test_stops_and_deaths_of_ranks_change_nothing(tmp_path: Path, capfd: pytest.
     assert "stopped on request: state saved in" in capfd.readouterr().out
     assert not ranks_below(os.getpid())
 
-    for rank in (1, 0):
+    for rank in deaths:
         thread = once_saved(parts, lambda rank=rank: _rank(rank).kill())  # type: ignore[misc]
         with pytest.raises(RankError) as died:
             run(parts, spec, every_seconds=0)

@@ -359,7 +359,7 @@ def test_a_job_that_uses_more_memory_than_it_asked_for_is_reported_as_out_of_mem
     cluster = slurm_factory(memory_limits=True)
     command = "python3 -c 'import time; held = bytearray(900 * 2**20); time.sleep(60)' # "
     snakefile = SHORT.replace('shell: "', f'resources: mem_mb=500\n    shell: "{command}')
-    output = Flow(tmp_path / "flow", snakefile, cluster).run("--config", "jobs=1", check=False)
+    output = Flow(tmp_path / "flow", snakefile, cluster, fresh=True).run("--config", "jobs=1", check=False)
     assert "rule work, i=0: OUT_OF_MEMORY" in output
     assert "out of memory: the job used more than it requested; increase mem_mb" in output
 
@@ -500,7 +500,7 @@ def test_requeue_can_be_off(slurm: Cluster, tmp_path: Path) -> None:
 
 
 def test_a_command_that_cannot_save_is_left_to_run(slurm: Cluster, tmp_path: Path) -> None:
-    flow = Flow(tmp_path / "flow", SHORT, slurm)
+    flow = Flow(tmp_path / "flow", SHORT, slurm, fresh=True)
     process = flow.start("--config", "jobs=1", "seconds=4")
     flow.wait_for("out/0.starts")
     slurm.run("scancel", "--signal=USR2", "--batch", slurm.jobs()[0].id)

@@ -92,7 +92,7 @@ sys.meta_path.insert(0, Blocked())
 """
 
 
-def test_figures_and_analysis_need_no_torch(finished: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_analysis_needs_no_torch(finished: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked" / "sitecustomize.py").write_text(NO_TORCH)  # Python imports it when it starts
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "blocked"))
@@ -107,7 +107,6 @@ def test_figures_and_analysis_need_no_torch(finished: Sweep, tmp_path: Path, mon
         "analyze_drift",
         "analyze_layers",
     }
-    finished.draw_all()
 
 
 # ------------------------------------------------------------------------------------------ determinism
@@ -178,14 +177,24 @@ def test_one_failing_run_stops_no_other(fresh: Sweep) -> None:
     assert made == {"relu", "topk_80", "gelu"}
 
 
-def test_an_interrupted_run_resumes_and_ends_bit_for_bit_as_if_never_interrupted(fresh: Sweep) -> None:
+@pytest.mark.parametrize(
+    "signals",
+    [
+        [signal.SIGUSR2],
+        pytest.param([signal.SIGTERM, signal.SIGUSR2, signal.SIGINT], marks=pytest.mark.large),
+    ],
+    ids=["once", "each signal"],
+)
+def test_an_interrupted_run_resumes_and_ends_bit_for_bit_as_if_never_interrupted(
+    fresh: Sweep, signals: list[signal.Signals]
+) -> None:
     fresh.edit("study.yaml", ("    steps: 20", "    steps: 4000"), ("every: 10", "every: 2000"))
     trace, log = fresh.results("traces", f"{RUN}.parquet"), fresh.results("logs", "train", f"{RUN}.log")
     target = str(trace.relative_to(fresh.folder))
     fresh.snakemake(target)
     reference = contents(trace)
     trace.unlink()
-    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+    for number in signals:
         interrupt(fresh, target, log, number)
         assert not trace.exists()
     fresh.snakemake(target)
@@ -197,7 +206,7 @@ def test_an_interrupted_run_resumes_and_ends_bit_for_bit_as_if_never_interrupted
 def interrupt(sweep: Sweep, target: str, log: Path, number: signal.Signals) -> None:
     """Start the training of a trace, and send its process a signal once it trains."""
     log.unlink(missing_ok=True)
-    command = sweep.command("--cores", "1", target)
+    command = sweep.command("--cores", "1", target, fresh=True)
     process = subprocess.Popen(command, cwd=sweep.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 120
     while not (log.exists() and "steps/s" in log.read_text()):
@@ -231,10 +240,10 @@ def _command(pid: str) -> str:
 
 def test_the_run_table_says_why_each_run_would_train(finished: Sweep) -> None:
     def table() -> dict[str, str]:
-        command = [sys.executable, "-m", "sparsity_cliff", "runs", "study.yaml"]
-        environment = {**os.environ, "PYTHONPATH": str(finished.folder / "src")}
-        done = subprocess.run(command, cwd=finished.folder, env=environment, capture_output=True, text=True, check=True)
-        lines = [re.split(r" {2,}", line.strip(), maxsplit=4) for line in done.stdout.splitlines()[1:-1]]
+        assert finished.forked
+        status, output = finished.forked.cli(finished.folder, "runs", "study.yaml")
+        assert status == 0, output
+        lines = [re.split(r" {2,}", line.strip(), maxsplit=4) for line in output.splitlines()[1:-1]]
         return {fields[0]: fields[-1] for fields in lines}
 
     assert set(table().values()) == {"up to date"}
@@ -273,8 +282,9 @@ def test_the_claims_ledger_is_a_table_csv_and_text_and_a_command_prints_it(finis
     assert again["verdict"].tolist() == ledger["verdict"].tolist()
     assert set(ledger["claim"]) >= {f"C{i}" for i in (1, 2, 3, 4, 6, 7, 9, 10)}
     assert "supported" not in set(ledger.loc[ledger["claim"] != "C1", "verdict"])  # two seeds show nothing
-    command = [sys.executable, "-m", "sparsity_cliff", "claims", "study.yaml"]
-    printed = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, check=True).stdout
+    assert finished.forked
+    status, printed = finished.forked.cli(finished.folder, "claims", "study.yaml")
+    assert status == 0, printed
     text = finished.results("tables", "claims.md").read_text(encoding="utf-8")
     assert text.startswith(printed.rstrip())
     assert len(text.splitlines()) == len(printed.splitlines()) + 1  # the digest
@@ -290,8 +300,6 @@ def test_a_reader_that_wants_no_more_of_the_run_table_is_no_error(fresh: Sweep) 
 
 
 def test_without_a_sweep_the_claims_are_one_line(fresh: Sweep) -> None:
-    command = [sys.executable, "-m", "sparsity_cliff", "claims", "study.yaml"]
-    done = subprocess.run(command, cwd=fresh.folder, capture_output=True, text=True)
-    assert done.returncode == 1
+    assert fresh.forked
     line = "error: results/smoke/tables/claims.md: cannot be read (No such file or directory); run the sweep first\n"
-    assert done.stderr == line
+    assert fresh.forked.cli(fresh.folder, "claims", "study.yaml") == (1, line)
