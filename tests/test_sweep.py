@@ -92,7 +92,11 @@ sys.meta_path.insert(0, Blocked())
 """
 
 
-def test_analysis_needs_no_torch(finished: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("drawn", [False, pytest.param(True, marks=pytest.mark.large)])
+def test_analysis_and_figures_need_no_torch(
+    finished: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: bool
+) -> None:
+    """That figures import no torch is also a test of test_figures.py."""
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked" / "sitecustomize.py").write_text(NO_TORCH)  # Python imports it when it starts
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "blocked"))
@@ -107,6 +111,8 @@ def test_analysis_needs_no_torch(finished: Sweep, tmp_path: Path, monkeypatch: p
         "analyze_drift",
         "analyze_layers",
     }
+    if drawn:
+        finished.draw_all()
 
 
 # ------------------------------------------------------------------------------------------ determinism
