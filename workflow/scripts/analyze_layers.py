@@ -13,6 +13,6 @@ with logged(snakemake.log[0]):
     level, relu = (json.loads(snakemake.params.own)["settings"][key] for key in ("level", "relu"))
     tables = [make(facts, runs, level) for make in (sparsity.sparsity_over_steps, sparsity.sparsity_by_depth)]
     tables += [gradients.gradient_signs(facts, runs, level), spikes.spikes(facts, runs, relu, level)]
-    tables += [weights.histograms(facts, runs)]
+    tables += [weights.histograms(facts, runs), spikes.loss_and_spikes(facts, runs, level)]
     for table, path in zip(tables, snakemake.output, strict=True):
         write_table(table, path, origin)

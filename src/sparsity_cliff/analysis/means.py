@@ -1,7 +1,7 @@
 """Means over seeds, and the rows that they include.
 
-A mean has a two-sided t interval at `level` (missing for one seed) and the number of seeds, n. Diverged seeds are
-excluded.
+A mean has a two-sided t interval at `level` (missing for one seed) and the number of seeds, n. Seeds that did not
+finish are excluded.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,10 @@ def finished(facts: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_seeds(frame: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataFrame:
-    """Mean, low, high, and n of the column `value` within each group."""
-    groups = frame.groupby(list(by), sort=False, dropna=False)["value"]
-    table = groups.agg(mean="mean", deviation="std", n="count").reset_index()
+    """Mean, low, high, and n of the column `value` within each group, with its `seeds` and their `values` as lists."""
+    groups = frame.groupby(list(by), sort=False, dropna=False)
+    table = groups["value"].agg(mean="mean", deviation="std", n="count", values=list)
+    table = table.assign(seeds=groups["seed"].agg(list)).reset_index()
     freedom = (table["n"] - 1).clip(lower=1)
     half = stats.t.ppf(0.5 + level / 2, freedom) * table["deviation"] / np.sqrt(table["n"])
     return table.assign(low=table["mean"] - half, high=table["mean"] + half, level=level).drop(columns="deviation")

@@ -23,6 +23,7 @@ from sparsity_cliff.traces.origin import remark
 COLUMN, TEXT = 3.4, 7.0  # inches: widths of one column and of the whole page of a paper
 SMALL, NORMAL = 6.0, 7.0  # points
 INK, PALE = "#333333", "#999999"  # colors of annotations and of reference lines
+ALERT = "#CC3311"  # of what is missing
 #: Between activation and normalization, as in the table `points`, and between architecture and loss.
 SEPARATOR = " · "
 
@@ -92,8 +93,8 @@ KNOWN = {
     "silu": ("#009E73", "^"),
     "relu2": ("#56B4E9", "D"),
     "gelu2": ("#E69F00", "v"),
-    "tanh": ("#000000", "x"),
-    "identity": ("#808080", "+"),
+    "tanh": ("#000000", "X"),
+    "identity": ("#808080", "P"),
     "leaky_relu": ("#1F4E79", "<"),
     "elu": ("#6B8E23", ">"),
     "bsilu": ("#66C2A5", "p"),
@@ -102,8 +103,8 @@ KNOWN = {
     "topk": ("#8856A7", "*"),
     "topk (over=example)": ("#8856A7", "*"),  # mechanisms (see `mechanisms`)
     "topk (over=features)": ("#C51B8A", "H"),
-    "quantile": ("#A6761D", "P"),
-    "quantile_relu": ("#7A6A00", "X"),
+    "quantile": ("#A6761D", (4, 1, 0)),
+    "quantile_relu": ("#7A6A00", (3, 1, 0)),
 }
 #: Looks of all other names, with open markers, which known names do not have.
 SPARE = [
