@@ -43,17 +43,19 @@ def value(*key: object) -> float:
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_intervals_over_seeds_are_those_of_the_t_distribution(n: int, level: float) -> None:
     values = {group: [value(group, i) for i in range(n)] for group in "ab"}
-    frame = pd.DataFrame([{"cell": g, "value": v} for i in range(n) for g, v in ((g, values[g][i]) for g in "ab")])
+    rows = [{"cell": group, "seed": i, "value": values[group][i]} for i in range(n) for group in "ab"]
+    frame = pd.DataFrame(rows)
     table = means.over_seeds(frame, ["cell"], level).set_index("cell")
     for group, numbers in values.items():
         low, high = stats.t.interval(level, n - 1, loc=np.mean(numbers), scale=stats.sem(numbers))
         row = table.loc[group]
         assert row[["mean", "low", "high"]].tolist() == pytest.approx([np.mean(numbers), low, high], rel=1e-12)
         assert (row["n"], row["level"]) == (n, level)
+        assert (row["seeds"], row["values"]) == (list(range(n)), numbers)
 
 
 def test_one_seed_has_a_mean_and_no_interval() -> None:
-    table = means.over_seeds(pd.DataFrame({"cell": ["a"], "value": [3.0]}), ["cell"], LEVEL)
+    table = means.over_seeds(pd.DataFrame({"cell": ["a"], "seed": [0], "value": [3.0]}), ["cell"], LEVEL)
     assert table.loc[0, ["mean", "n"]].tolist() == [3.0, 1]
     assert table[["low", "high"]].isna().all(axis=None)
 
@@ -228,8 +230,10 @@ def test_spikes_are_geometric_means_over_seeds(study: Traces) -> None:
     interval = np.exp(stats.t.interval(LEVEL, 2, logs.mean(), stats.sem(logs)))
     assert table.loc[("spike", "a", 4), ["low", "high"]].to_numpy().ravel() == pytest.approx(interval)
     assert table.loc[("spike_ratio", "b", 0), "mean"].item() == pytest.approx(3)
-    whole = table[table.index.get_level_values("layer").isna()]
-    assert whole["mean"].tolist() == pytest.approx([12.0, 12.0])
+    whole = table[table.index.get_level_values("layer").isna()]["mean"]
+    assert whole["spike"].tolist() == pytest.approx([12.0, 12.0])
+    assert whole["spike_ratio"].tolist() == pytest.approx([3.0, 3.0])
+    assert table.loc[("spike", "a", 4), "values"].item() == pytest.approx([3.0, 6.0, 12.0])
 
 
 def test_amplification_is_over_relu_at_the_same_site_step_and_seed(study: Traces) -> None:

@@ -33,8 +33,8 @@ FIGURES = {
 def draw(name: str, tables: Iterable[str], outputs: Iterable[str], made: str) -> None:
     """Read the tables of a figure, draw it, and save it to each path in `outputs`, with the digest `made`.
 
-    tables: paths of the figure's tables, and of the table `runs`, whose unfinished runs the figure names. An output that
-    ends in .csv gets the numbers that the figure draws.
+    tables: paths of the figure's tables, and of the table `runs`, whose unfinished runs the figure names. An output
+    that ends in .csv gets the numbers that the figure draws.
     """
     from sparsity_cliff.figures import drawn, page
     from sparsity_cliff.figures.style import save, styled

@@ -60,7 +60,7 @@ def curve(axes: Axes, levels: pd.DataFrame, name: str, look: Look, x: str = "spa
     levels = levels.sort_values("sparsity")
     axes.plot(levels[x], levels["fitted"], color=look.color, linewidth=0.9, zorder=1, label=f"{name}, curve")
     half = (levels["high"] - levels["low"]) / 2
-    bars: Any = {**look.point, "markersize": 3, "elinewidth": 0.7, "capsize": 0, "zorder": 2, "label": name}
+    bars: Any = {**look.point, "markersize": 3.8, "elinewidth": 0.7, "capsize": 0, "zorder": 2, "label": name}
     axes.errorbar(levels[x], levels["relative"], half, **bars)
 
 

@@ -85,9 +85,10 @@ def save(figure: Figure, path: str | Path, origin: str) -> None:
 
 # ------------------------------------------------------------------------------------------------- activations
 
+Marker = str | tuple[int, int, int]  # of matplotlib; the tuples are stars
 #: Activation or family -> (color, marker). Plain functions are blue, orange, and green (Okabe & Ito), squared functions
 #: have a lighter shade of their base, and controls are black and gray.
-KNOWN = {
+KNOWN: dict[str, tuple[str, Marker]] = {
     "relu": ("#0072B2", "o"),
     "gelu": ("#D55E00", "s"),
     "silu": ("#009E73", "^"),
@@ -103,8 +104,8 @@ KNOWN = {
     "topk": ("#8856A7", "*"),
     "topk (over=example)": ("#8856A7", "*"),  # mechanisms (see `mechanisms`)
     "topk (over=features)": ("#C51B8A", "H"),
-    "quantile": ("#A6761D", (4, 1, 0)),
-    "quantile_relu": ("#7A6A00", (3, 1, 0)),
+    "quantile": ("#A6761D", (4, 1, 45)),
+    "quantile_relu": ("#7A6A00", (4, 1, 0)),
 }
 #: Looks of all other names, with open markers, which known names do not have.
 SPARE = [
@@ -126,7 +127,7 @@ class Look:
     number: tuple[float, ...]
     color: str
     shade: str
-    marker: str
+    marker: Marker
     filled: bool
 
     @property
@@ -190,7 +191,7 @@ def selected(styles: dict[str, Look], most: int) -> list[str]:
     return [*plain, *(name for name in last.values() if name not in plain)][:most]
 
 
-def _look(name: str, taken: list[Look]) -> tuple[str, str, bool]:
+def _look(name: str, taken: list[Look]) -> tuple[str, Marker, bool]:
     """Color, marker, and filling of a name. A name that is not in KNOWN determines a look in SPARE.
 
     If this look is taken, the name gets the next one that differs most, first in marker, then in color.

@@ -54,4 +54,7 @@ def _panel(axes: Axes, cell: pd.DataFrame, shown: dict[str, Look]) -> None:
             axes.plot(middle, bins["change"], **steps, markevery=every, label=name)
     if ends["outside"].max() >= MUCH:
         words = f"{100 * ends['outside'].max():.2g} % beyond"
-        axes.text(0.98, 0.96, words, transform=axes.transAxes, ha="right", va="top", fontsize=SMALL, color=INK)
+        back = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+        axes.text(
+            0.98, 0.96, words, transform=axes.transAxes, ha="right", va="top", fontsize=SMALL, color=INK, bbox=back
+        )
