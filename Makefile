@@ -4,12 +4,15 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 STUDY ?= config.yaml
 BIN := .venv/bin
 SNAKEMAKE = $(BIN)/snakemake --configfile $(STUDY) --cores $(CORES) --workflow-profile workflow/profiles/local
+# After a failure: tables and figures of the runs that have finished, and an error that names the others.
+PARTIAL = $(SNAKEMAKE) --config partial=yes
+VALID = $(BIN)/sparsity-cliff runs $(STUDY) > /dev/null 2>&1
 
 .PHONY: sweep unlock figures report reference runs test test-large slurm check lint types format benchmark clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/installed  ## run the study (STUDY=file) to its tables and figures
-	$(SNAKEMAKE) $(shell test -t 2 && echo --logger rich)
+	$(SNAKEMAKE) $(shell test -t 2 && echo --logger rich) || { $(VALID) && $(PARTIAL); }
 	@$(BIN)/sparsity-cliff claims $(STUDY)
 	@echo "figures: results/*/figures, tables: results/*/tables"
 
@@ -19,8 +22,8 @@ unlock: .venv/installed  ## remove Snakemake's lock, after kill -9 or a power lo
 figures: .venv/installed  ## make the figures, and whatever they need
 	$(SNAKEMAKE) all
 
-report: sweep  ## one HTML page with every figure, its caption, and its provenance
-	$(SNAKEMAKE) --report results/report.html
+report: .venv/installed  ## one HTML page with every figure, its caption, and its provenance, also of an incomplete study
+	@$(MAKE) sweep; status=$$?; $(VALID) && $(PARTIAL) --report results/report.html && exit $$status
 
 reference: sweep  ## run the study and compare it with the reference results in the repository
 	$(BIN)/sparsity-cliff reference $(STUDY)

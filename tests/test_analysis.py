@@ -14,7 +14,9 @@ from test_collect import Traces
 from torch import nn
 
 from sparsity_cliff.analysis import drift, gradients, means, sparsity, spikes, weights
+from sparsity_cliff.analysis.flops import flops
 from sparsity_cliff.analysis.points import points
+from sparsity_cliff.analysis.spikes import loss_and_spikes
 from sparsity_cliff.networks.activations import Site
 from sparsity_cliff.probes import activation_stats
 from sparsity_cliff.traces.metrics import HISTOGRAM_EDGES
@@ -41,17 +43,19 @@ def value(*key: object) -> float:
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_intervals_over_seeds_are_those_of_the_t_distribution(n: int, level: float) -> None:
     values = {group: [value(group, i) for i in range(n)] for group in "ab"}
-    frame = pd.DataFrame([{"cell": g, "value": v} for i in range(n) for g, v in ((g, values[g][i]) for g in "ab")])
+    rows = [{"cell": group, "seed": i, "value": values[group][i]} for i in range(n) for group in "ab"]
+    frame = pd.DataFrame(rows)
     table = means.over_seeds(frame, ["cell"], level).set_index("cell")
     for group, numbers in values.items():
         low, high = stats.t.interval(level, n - 1, loc=np.mean(numbers), scale=stats.sem(numbers))
         row = table.loc[group]
         assert row[["mean", "low", "high"]].tolist() == pytest.approx([np.mean(numbers), low, high], rel=1e-12)
         assert (row["n"], row["level"]) == (n, level)
+        assert (row["seeds"], row["values"]) == (list(range(n)), numbers)
 
 
 def test_one_seed_has_a_mean_and_no_interval() -> None:
-    table = means.over_seeds(pd.DataFrame({"cell": ["a"], "value": [3.0]}), ["cell"], LEVEL)
+    table = means.over_seeds(pd.DataFrame({"cell": ["a"], "seed": [0], "value": [3.0]}), ["cell"], LEVEL)
     assert table.loc[0, ["mean", "n"]].tolist() == [3.0, 1]
     assert table[["low", "high"]].isna().all(axis=None)
 
@@ -226,8 +230,10 @@ def test_spikes_are_geometric_means_over_seeds(study: Traces) -> None:
     interval = np.exp(stats.t.interval(LEVEL, 2, logs.mean(), stats.sem(logs)))
     assert table.loc[("spike", "a", 4), ["low", "high"]].to_numpy().ravel() == pytest.approx(interval)
     assert table.loc[("spike_ratio", "b", 0), "mean"].item() == pytest.approx(3)
-    whole = table[table.index.get_level_values("layer").isna()]
-    assert whole["mean"].tolist() == pytest.approx([12.0, 12.0])
+    whole = table[table.index.get_level_values("layer").isna()]["mean"]
+    assert whole["spike"].tolist() == pytest.approx([12.0, 12.0])
+    assert whole["spike_ratio"].tolist() == pytest.approx([3.0, 3.0])
+    assert table.loc[("spike", "a", 4), "values"].item() == pytest.approx([3.0, 6.0, 12.0])
 
 
 def test_amplification_is_over_relu_at_the_same_site_step_and_seed(study: Traces) -> None:
@@ -589,3 +595,72 @@ def test_one_seed_gives_every_table_without_intervals_and_without_warnings(study
     for name, table in all_tables(*study.tables()).items():
         assert not table.empty, name
         assert table.filter(["low", "high", "p"]).isna().all(axis=None), name
+
+
+# ------------------------------------------------------------------------------------------ FLOPs
+
+
+def test_flops_are_the_share_that_remains_beside_the_score() -> None:
+    rows, names = [], {"r0": "relu", "r1": "topk_90", "r2": "silent"}
+    for run, potential, dense in (("r0", 50.0, 100.0), ("r1", 8.0, 100.0), ("r2", 0.0, 0.0)):
+        for seed in (0, 1):
+            for step, factor in ((0, 2.0), (4, 1.0)):  # the last step counts
+                about = {"run": run, "seed": seed, "step": step, "layer": None}
+                rows.append({**about, "metric": "potential_flops", "value": factor * potential + seed * (step > 0)})
+                rows.append({**about, "metric": "dense_flops", "value": dense})
+            rows.append({"run": run, "seed": seed, "step": 4, "layer": "site", "metric": "dense_flops", "value": 7.0})
+    about_runs = pd.DataFrame(
+        [
+            {"run": run, "seed": seed, "architecture": "mlp", "configuration": names[run]}
+            for run in names
+            for seed in (0, 1)
+        ]
+    )
+    levels = pd.DataFrame([{"architecture": "mlp", "configuration": name, "relative": 1.0} for name in names.values()])
+    table = flops(pd.DataFrame(rows), about_runs, levels, 0.9)
+    assert dict(zip(table["configuration"], table["flops"], strict=True)) == pytest.approx(
+        {"relu": 0.505, "topk_90": 0.085}
+    )
+    assert (table["level"] == 0.9).all()
+    nothing = flops(pd.DataFrame(rows).assign(metric="loss"), about_runs, levels, 0.9)
+    assert nothing.empty
+    assert {"flops", "relative", "level"} <= set(nothing.columns)
+
+
+# ------------------------------------------------------------------------------------------ loss and spikes
+
+
+def test_loss_and_spikes_are_means_of_seeds_over_intermediate_sites() -> None:
+    cell = {"architecture": "gpt", "activation": "relu", "normalization": "default", "loss": "cross_entropy"}
+    rows = []
+    for seed, (loss, ratios) in enumerate([(2.0, (1, 4, 9, 100)), (3.0, (1, 16, 1, 100)), (4.0, (1, 0, 64, 100))]):
+        for data in ("real", "random"):
+            about = {**cell, "data": data, "run": data, "seed": seed, "split": "test", "step": 4}
+            rows.append({**about, "layer": None, "depth": None, "metric": "loss", "value": loss})
+            rows.append({**about, "layer": None, "depth": None, "metric": "loss", "value": 9.0, "step": 0})
+            for depth, ratio in enumerate(ratios):
+                rows.append(
+                    {**about, "layer": f"b{depth}", "depth": depth, "metric": "spike_ratio", "value": float(ratio)}
+                )
+    runs = pd.DataFrame(
+        [{"run": data, "seed": seed, "status": "finished"} for data in ("real", "random") for seed in range(3)]
+    )
+    (row,) = loss_and_spikes(pd.DataFrame(rows), runs, 0.95).itertuples()
+    assert row.data == "real"
+    assert (row.held_out_loss, row.n, list(row.losses), list(row.seeds)) == (3.0, 3, [2.0, 3.0, 4.0], [0, 1, 2])
+    assert list(row.ratios) == pytest.approx([6, 4, 64])  # a site without a spike does not count
+    assert row.spike_ratio == pytest.approx((6 * 4 * 64) ** (1 / 3))
+    assert row.ratio_low < row.spike_ratio < row.ratio_high
+    assert (row.loss_low + row.loss_high) / 2 == pytest.approx(3.0)
+
+
+def test_two_sites_are_both_intermediate() -> None:
+    about = {"architecture": "mlp", "activation": "relu", "normalization": "default", "loss": "mse", "data": "real"}
+    about |= {"run": "r", "seed": 0, "split": "test", "step": 4}
+    rows = [{**about, "layer": None, "depth": None, "metric": "loss", "value": 1.0}]
+    rows += [
+        {**about, "layer": f"b{i}", "depth": i, "metric": "spike_ratio", "value": r} for i, r in enumerate((2.0, 8.0))
+    ]
+    runs = pd.DataFrame([{"run": "r", "seed": 0, "status": "finished"}])
+    (row,) = loss_and_spikes(pd.DataFrame(rows), runs, 0.95).itertuples()
+    assert row.spike_ratio == pytest.approx(4.0)

@@ -192,3 +192,19 @@ def test_a_missing_trace_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="trace missing"):
         study.tables()
     assert [path.name for path in tmp_path.iterdir()] == []  # and no half of a table
+
+
+def test_a_run_without_a_trace_is_in_the_table_of_runs_only(tmp_path: Path) -> None:
+    study = Traces(tmp_path)
+    lost = study.add(rows, seeds=[3, 4], activation={"name": "topk_80", "sparsity": 0.8})
+    kept = study.add(rows, seeds=[0])
+    del study.files[lost]
+    facts, runs, examples = study.collected()
+    assert set(facts["run"]) == {kept}
+    assert len(examples) == 0
+    runs = runs.set_index(["run", "seed"])
+    assert runs["status"].to_dict() == {(kept, 0): "finished", (lost, 3): "missing", (lost, 4): "missing"}
+    missing = runs.loc[lost]
+    assert missing["activation"].tolist() == ["topk_80"] * 2
+    assert missing["target_sparsity"].tolist() == [0.8] * 2
+    assert missing[["device", "threads", "torch", "wall_seconds", "diverged_step"]].isna().all(axis=None)

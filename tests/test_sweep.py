@@ -183,6 +183,43 @@ def test_one_failing_run_stops_no_other(fresh: Sweep) -> None:
     assert made == {"relu", "topk_80", "gelu"}
 
 
+def test_a_study_whose_runs_failed_in_part_gets_its_tables_figures_and_report(finished: Sweep) -> None:
+    lost = {f"vit.{name}.cross_entropy.real.s0-1" for name in ("relu", "tanh", "topk_80")}
+    model = "src/sparsity_cliff/networks/models/vit.py"
+    good = (finished.folder / model).read_text()
+    finished.edit(
+        model, ("x = x + self.attention", "raise RuntimeError('no vit today')\n        x = x + self.attention")
+    )
+    finished.snakemake("--keep-going", check=False)
+    assert finished.trained() == lost
+    partial = ("--config", "partial=yes")
+    for made in (True, False):  # the second has nothing to make, and must not end with status 0 either
+        output = finished.snakemake(*partial, check=False)
+        assert f"smoke is incomplete: 3 of 16 runs have no current trace: {', '.join(sorted(lost))}" in output
+        assert ("collect" in {rule for rule, _ in jobs(output)}) == made
+        assert "train" not in {rule for rule, _ in jobs(output)}
+    runs = pd.read_parquet(finished.results("tables", "runs.parquet"))
+    assert set(runs.loc[runs["status"] == "missing", "run"]) == lost
+    assert set(runs.loc[runs["status"] == "finished", "run"]) == set(runs["run"]) - lost
+    text = finished.results("tables", "claims.md").read_text(encoding="utf-8")
+    assert text.startswith("Incomplete: 3 of 16 runs have no results: vit.relu.")
+    finished.snakemake(*partial, "--report", "report.html")
+    html = (finished.folder / "report.html").read_text()
+    assert all(f"figures/{figure}.png" in html for figure in FIGURES)
+    (finished.folder / model).write_text(good)
+    assert finished.trained() == lost  # and no other run
+    assert finished.rules() >= {"collect", "analyze_cliff", "draw"}
+    finished.snakemake(*(f"results/smoke/traces/{run}.parquet" for run in lost))
+    finished.snakemake("results/smoke/tables/claims.md")
+    assert "Incomplete" not in finished.results("tables", "claims.md").read_text(encoding="utf-8")
+    assert finished.trained() == set()
+
+
+def test_without_any_trace_there_is_nothing_to_show(fresh: Sweep) -> None:
+    output = fresh.snakemake("--config", "partial=yes", check=False)
+    assert "error: smoke: no run has a current trace, so there is nothing to show" in output
+
+
 @pytest.mark.parametrize(
     "signals",
     [

@@ -11,8 +11,8 @@ TABLE = lambda *names: [f"{RESULTS}/tables/{name}.parquet" for name in names]
 CLIFF = step(
     "analyze_cliff",
     inputs=COLLECT.outputs,
-    outputs=TABLE("points", "levels", "critical", "worst", "cliff"),
-    modules=[f"analysis.{part}" for part in ("points", "curves", "critical", "cliff")],
+    outputs=TABLE("points", "levels", "critical", "worst", "cliff", "flops"),
+    modules=[f"analysis.{part}" for part in ("points", "curves", "critical", "cliff", "flops")],
     settings=STUDY.cliff,
 )
 DRIFT = step(
@@ -25,7 +25,10 @@ DRIFT = step(
 LAYERS = step(
     "analyze_layers",
     inputs=FACTS_AND_RUNS,
-    outputs=TABLE("sparsity_over_steps", "sparsity_by_depth", "gradient_signs", "spikes", "weight_histograms"),
+    outputs=TABLE(
+        *("sparsity_over_steps", "sparsity_by_depth", "gradient_signs", "spikes", "weight_histograms"),
+        "loss_and_spikes",
+    ),
     modules=[f"analysis.{part}" for part in ("sparsity", "gradients", "spikes", "weights")],
     settings={"level": STUDY.drift["level"], "relu": RELU},
 )

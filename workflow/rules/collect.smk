@@ -1,9 +1,11 @@
-# All traces of the study -> three tables. A trace that is not that of its run is an error that names the file.
+# Traces of the study -> three tables. A trace that is not that of its run is an error that names the file. A run that is
+# left out (train.smk) has rows in the table `runs` only.
 COLLECT = step(
     "collect",
-    inputs=list(TRACES.values()),
+    inputs=list(INCLUDED.values()),
     outputs=[f"{RESULTS}/tables/{table}.parquet" for table in ("facts", "runs", "examples")],
     modules=["analysis.collect"],
+    settings={run: STUDY.runs[run].spec for run in MISSING} or None,
 )
 
 

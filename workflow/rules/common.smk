@@ -13,7 +13,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join([*SEARCH, *filter(None, [os.environ
 
 from snakemake.settings.enums import RerunTrigger
 from sparsity_cliff.study import digests, reading, source, spec, table
-from sparsity_cliff.traces import stale
+from sparsity_cliff.traces import stale, unfinished
 
 
 def load_study():
@@ -32,6 +32,7 @@ def load_study():
 STUDY = load_study()
 RESULTS = f"results/{STUDY.name}"
 TRACES = {run: f"{RESULTS}/traces/{run}.parquet" for run in sorted(STUDY.runs)}  # in alphabetical order
+PARTIAL = bool(workflow.config_settings.config.get("partial"))  # --config partial=yes
 
 
 wildcard_constraints:

@@ -4,7 +4,7 @@ from sparsity_cliff.figures import FIGURES
 DRAWN = {
     figure: step(
         f"draw_{figure}",
-        inputs=TABLE(*entry.tables),
+        inputs=TABLE(*entry.tables, "runs"),
         outputs=[f"{RESULTS}/figures/{figure}.{kind}" for kind in ("pdf", "png", "csv")],
         modules=[entry.module],
         settings=figure,

@@ -5,6 +5,18 @@ STEPS += [
     for name, run in STUDY.runs.items()
 ]
 
+# With `--config partial=yes`, nothing is trained. Tables and figures are of the runs that have a current trace, and name
+# the others. The sweep then ends with an error, so that no status of 0 hides what is missing (Snakefile).
+NOW = {name: stale.why_run(run, Path(RESULTS)) if PARTIAL else stale.UP_TO_DATE for name, run in STUDY.runs.items()}
+MISSING = sorted(name for name, why in NOW.items() if why != stale.UP_TO_DATE)
+INCLUDED = {name: path for name, path in TRACES.items() if name not in MISSING}
+INCOMPLETE = (
+    f"{STUDY.name} is incomplete: {len(MISSING)} of {len(TRACES)} runs have no current trace: "
+    f"{unfinished.named(MISSING)} (logs: {RESULTS}/logs/train)"
+)
+if not INCLUDED:
+    sys.exit(f"error: {STUDY.name}: no run has a current trace, so there is nothing to show")
+
 
 rule train:
     input:

@@ -5,7 +5,7 @@ from sparsity_cliff.logs import logged
 with logged(snakemake.log[0]):
     import json
 
-    from sparsity_cliff.analysis import cliff, critical, curves, facts
+    from sparsity_cliff.analysis import cliff, critical, curves, facts, flops
     from sparsity_cliff.analysis.points import METRICS, points
     from sparsity_cliff.traces.origin import digest, read_table, write_table
 
@@ -16,7 +16,8 @@ with logged(snakemake.log[0]):
     found = points(scores, runs, settings["losses"], baseline)
     controls, others = (make(found, examples, baseline) for make in (curves.curves, curves.others))
     brackets = critical.criticals(controls, level=level)
-    tables = [found, curves.levels([*controls, *others], level), brackets, critical.worst(brackets)]
-    tables.append(cliff.cliffs(controls, level=level))
+    levels = curves.levels([*controls, *others], level)
+    tables = [found, levels, brackets, critical.worst(brackets), cliff.cliffs(controls, level=level)]
+    tables.append(flops.flops(facts.read(snakemake.input[0], flops.METRICS), found, levels, level))
     for table, path in zip(tables, snakemake.output, strict=True):
         write_table(table, path, origin)

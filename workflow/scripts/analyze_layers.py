@@ -11,10 +11,10 @@ with logged(snakemake.log[0]):
     origin = digest(snakemake.params.own, snakemake.input)
     path, runs = snakemake.input[0], read_table(snakemake.input[1])
     level, relu = (json.loads(snakemake.params.own)["settings"][key] for key in ("level", "relu"))
-    zeros = facts.read(path, sparsity.METRICS)
+    zeros, sizes = facts.read(path, sparsity.METRICS), facts.read(path, spikes.METRICS)
     tables = [make(zeros, runs, level) for make in (sparsity.sparsity_over_steps, sparsity.sparsity_by_depth)]
     tables += [gradients.gradient_signs(facts.read(path, gradients.METRICS), runs, level)]
-    tables += [spikes.spikes(facts.read(path, spikes.METRICS), runs, relu, level)]
-    tables += [weights.histograms(facts.read(path, weights.METRICS), runs)]
+    tables += [spikes.spikes(sizes, runs, relu, level), weights.histograms(facts.read(path, weights.METRICS), runs)]
+    tables += [spikes.loss_and_spikes(sizes, runs, level)]
     for table, path in zip(tables, snakemake.output, strict=True):
         write_table(table, path, origin)

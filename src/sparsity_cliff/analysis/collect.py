@@ -1,7 +1,7 @@
 """Collect all traces into three tables.
 
 - `facts`: all rows but those of single held-out examples.
-- `runs`: one row per run and seed.
+- `runs`: one row per run and seed, also of runs without a trace, whose status is "missing".
 - `examples`: one row per run, seed, and score, with the scores of all held-out examples at the last step. `values` is a
   list of float32 (examples,) in their order in the data file, nan where the score is undefined.
 """
@@ -22,6 +22,7 @@ from sparsity_cliff.traces.files import whole
 from sparsity_cliff.traces.origin import metadata, write_table
 from sparsity_cliff.traces.reader import read
 from sparsity_cliff.traces.schema import SCHEMA
+from sparsity_cliff.traces.unfinished import MISSING
 
 FACTS = pa.schema([field for field in SCHEMA if field.name != "example"])
 EXAMPLES = pa.schema([*(SCHEMA.field(name) for name in ("run", "seed", "metric")), ("values", pa.list_(pa.float32()))])
@@ -39,24 +40,23 @@ def collect(
 ) -> None:
     """Write the tables `facts`, `runs`, and `examples` from traces, sorted by run id.
 
-    files: run id -> trace. specs, codes: run id -> canonical spec and code that its trace must have. origin: digest
-    that the tables carry (traces/origin.py). Raises TraceError, which names the file, for a trace of another run, spec,
-    or code.
+    files: run id -> trace, at least one. specs, codes: run id -> canonical spec and code that its trace must have, for
+    all runs of the study. origin: digest that the tables carry (traces/origin.py). Raises TraceError, which names the
+    file, for a trace of another run, spec, or code.
     """
-    rows: list[dict[str, Any]] = []
     order = sorted(files)
+    abouts: dict[str, dict[str, Any]] = {run: {"run": run, "spec": specs[run]} for run in sorted(specs)}
     with _writing(facts, FACTS, origin) as write_facts, _writing(examples, EXAMPLES, origin) as write_examples:
         for start in range(0, len(order), BATCH):
             tables = []
             for run in order[start : start + BATCH]:
-                table, about = read(files[run], run, specs[run], codes[run])
+                table, abouts[run] = read(files[run], run, specs[run], codes[run])
                 tables.append(table)
-                rows += _seeds(about)
             batch = pa.concat_tables(tables).unify_dictionaries()
             single = pc.is_valid(batch["example"])
             write_facts(batch.filter(pc.invert(single)).drop_columns("example"))
             write_examples(_examples(batch.filter(single)))
-        write_table(pd.DataFrame(rows), runs, origin)
+        write_table(pd.DataFrame([row for about in abouts.values() for row in _seeds(about)]), runs, origin)
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def _examples(table: pa.Table) -> pa.Table:
 
 
 def _seeds(about: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row per seed of a trace.
+    """A row per seed of a trace, or of a run without one. about: the metadata of the trace, or only run and spec.
 
     function, options: those of the activation, the latter as canonical JSON, by which claims recognize it whatever its
     name in the study is. target_sparsity: the nominal setting of a sparsity control, missing for other activations.
@@ -100,13 +100,14 @@ def _seeds(about: dict[str, Any]) -> list[dict[str, Any]]:
     common |= {"function": activation.get("function"), "options": json.dumps(options, sort_keys=True)}
     common |= {"target_sparsity": activation.get("sparsity", activation.get("q")), "mechanism": mechanism(spec)}
     common["steps"] = training["steps"]
-    common |= {"device": about["device"], "threads": about["threads"], "torch": about["versions"]["torch"]}
+    common |= {"device": about.get("device"), "threads": about.get("threads")}
+    common["torch"] = about.get("versions", {}).get("torch")
     for key in ("processor", "instruction_set"):  # of every machine, for a run that moved
         common[key] = " + ".join(dict.fromkeys(place[key] for place in about.get("environments", []))) or None
-    common |= {f"{part}_seconds": seconds / len(spec["seeds"]) for part, seconds in about["seconds"].items()}
+    common |= {f"{part}_seconds": seconds / len(spec["seeds"]) for part, seconds in about.get("seconds", {}).items()}
     rows = []
     for seed in spec["seeds"]:
-        status, _, step = about["status"][str(seed)].partition(" at step ")
+        status, _, step = about["status"][str(seed)].partition(" at step ") if "status" in about else (MISSING, "", "")
         rows.append({**common, "seed": seed, "status": status, "diverged_step": float(step) if step else None})
     return rows
 

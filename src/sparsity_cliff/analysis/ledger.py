@@ -261,9 +261,13 @@ def _summary(claim: Claim, rows: Sequence[Row], level: float) -> Row:
     )
 
 
-def markdown(ledger: pd.DataFrame) -> str:
-    """The ledger for people: a sentence for each claim, and a table of what was measured."""
-    lines = [
+def markdown(ledger: pd.DataFrame, lacking: str = "") -> str:
+    """The ledger for people: a sentence for each claim, and a table of what was measured.
+
+    lacking: what the study lacks (traces/unfinished.py), which comes first.
+    """
+    lines = [lacking, ""] if lacking else []
+    lines += [
         f"- **{row.claim}, {row.verdict}.** {row.statement} ({row.reason}.)"
         for row in ledger[ledger["architecture"] == ALL].itertuples()
     ]

@@ -1,7 +1,7 @@
 """Means over seeds, and the rows that they include.
 
-A mean has a two-sided t interval at `level` (missing for one seed) and the number of seeds, n. Diverged seeds are
-excluded.
+A mean has a two-sided t interval at `level` (missing for one seed) and the number of seeds, n. Seeds that did not
+finish are excluded.
 """
 
 from collections.abc import Sequence
@@ -35,9 +35,10 @@ def named(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_seeds(frame: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataFrame:
-    """Mean, low, high, and n of the column `value` within each group."""
-    groups = frame.groupby(list(by), sort=False, dropna=False, observed=True)["value"]
-    table = named(groups.agg(mean="mean", deviation="std", n="count").reset_index())
+    """Mean, low, high, and n of the column `value` within each group, with its `seeds` and their `values` as lists."""
+    groups = frame.groupby(list(by), sort=False, dropna=False, observed=True)
+    numbers: pd.DataFrame = groups["value"].agg(mean="mean", deviation="std", n="count", values=list)
+    table = named(numbers.assign(seeds=groups["seed"].agg(list)).reset_index())
     freedom = (table["n"] - 1).clip(lower=1)
     half = stats.t.ppf(0.5 + level / 2, freedom) * table["deviation"] / np.sqrt(table["n"])
     return table.assign(low=table["mean"] - half, high=table["mean"] + half, level=level).drop(columns="deviation")

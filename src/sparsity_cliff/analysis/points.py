@@ -23,7 +23,8 @@ def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], basel
     configuration is the activation, with the normalization if it is not the architecture's own. relative_score
     is the score divided by the mean score of the architecture's baseline, missing if no baseline run has finished or
     its mean is not positive. Further columns: architecture, seed, sparsity, score, loss, near_zero_share,
-    target_sparsity (the nominal setting of a control), mechanism (how the control makes zeros), run.
+    target_sparsity (the nominal setting of a control), beyond_target (sparsity - target_sparsity), mechanism (how the
+    control makes zeros), run.
     """
     whole = last_step(finished(facts, runs))
     whole = named(whole[whole["layer"].isna() & (whole["split"] == "test") & (whole["data"] == "real")])
@@ -48,12 +49,14 @@ def points(facts: pd.DataFrame, runs: pd.DataFrame, losses: Sequence[str], basel
     )
     means = table[table["configuration"] == baseline].groupby("architecture")["score"].mean()
     table["relative_score"] = table["score"] / table["architecture"].map(means.where(means > 0)).astype(float)
+    table["beyond_target"] = table["sparsity"] - table["target_sparsity"]
     columns = [
         "sparsity",
         "score",
         "metric",
         "near_zero_share",
         "target_sparsity",
+        "beyond_target",
         "mechanism",
         "relative_score",
         "loss",

@@ -13,7 +13,8 @@ def histograms(facts: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Weight densities at the first and the last step, per unit of the initial standard deviation.
 
     They are means over seeds and over the hidden matrices that an activation feeds. moment: "start" or "end". left,
-    right: edges of a bin. outside: share of the weights in the two open bins, which have no density.
+    right: edges of a bin. change: density minus that at the start of the same cell, 0 at the start. outside: share of
+    the weights in the two open bins, which have no density.
     """
     good = finished(facts, runs)
     rows = good[good["metric"].str.startswith("weight_histogram.")].merge(hidden(good))
@@ -27,4 +28,8 @@ def histograms(facts: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     left, right = edges[table["number"] - 1], edges[table["number"]]
     moment = np.where(table["step"] == 0, "start", "end")
     table = table.assign(left=left, right=right, moment=moment, density=table["share"] / (right - left))
-    return table[[*CELL, "moment", "left", "right", "density", "outside", "n"]].reset_index(drop=True)
+    keys = [*CELL, "left"]
+    start = table.loc[table["moment"] == "start", [*keys, "density"]]
+    table = table.merge(start, how="left", on=keys, suffixes=("", "_start"))
+    table = table.assign(change=table["density"] - table["density_start"])
+    return table[[*CELL, "moment", "left", "right", "density", "change", "outside", "n"]]

@@ -22,24 +22,30 @@ FIGURES = {
     "critical": Entry("figures.critical", ("critical",)),
     "cliff": Entry("figures.cliff", ("levels", "critical", "cliff")),
     "claims": Entry("figures.claims", ("claims",)),
+    "flops": Entry("figures.flops", ("flops",)),
     "target_sparsity": Entry("figures.target_sparsity", ("points",)),
     "weights": Entry("figures.weights", ("weight_histograms",)),
     "spikes": Entry("figures.spikes", ("spikes",)),
+    "loss_and_spikes": Entry("figures.loss_and_spikes", ("loss_and_spikes",)),
 }
 
 
 def draw(name: str, tables: Iterable[str], outputs: Iterable[str], made: str) -> None:
     """Read the tables of a figure, draw it, and save it to each path in `outputs`, with the digest `made`.
 
-    A path that ends in .csv gets the numbers that the figure draws.
+    tables: paths of the figure's tables, and of the table `runs`, whose unfinished runs the figure names. An output
+    that ends in .csv gets the numbers that the figure draws.
     """
-    from sparsity_cliff.figures import drawn
+    from sparsity_cliff.figures import drawn, page
     from sparsity_cliff.figures.style import save, styled
     from sparsity_cliff.traces.origin import read_table, write_text
+    from sparsity_cliff.traces.unfinished import unfinished
 
+    *frames, runs = (read_table(table) for table in tables)
     module = importlib.import_module(f"sparsity_cliff.{FIGURES[name].module}")
     with styled():
-        figure = module.draw(*(read_table(table) for table in tables))
+        figure = module.draw(*frames)
+        page.warn(figure, unfinished(runs))
         for output in outputs:
             if str(output).endswith(".csv"):
                 write_text(drawn.text(figure), output, made)

@@ -18,7 +18,6 @@ LEFT = 0.5  # sparsity at the left end of the axis: below it, no curve falls
 TOLERANCES = (0.01, 0.02, 0.05)  # losses with a line
 MARKED = 0.05  # the loss whose bracket is drawn
 START = 0.02  # the loss at which the stretch of the verdict begins
-RED = "#CC3311"
 
 
 def draw(levels: pd.DataFrame, critical: pd.DataFrame, cliff: pd.DataFrame) -> Figure:
@@ -37,39 +36,40 @@ def draw(levels: pd.DataFrame, critical: pd.DataFrame, cliff: pd.DataFrame) -> F
         axes = figure.add_subplot(grid[divmod(place, COLUMNS)], label=architecture)
         own = levels[levels["architecture"] == architecture]
         bottom = min(0.9, own.loc[own["sparsity"] >= LEFT, "relative"].min()) - 0.03
-        _guides(axes)
+        guides(axes)
+        axes.axvline(CLAIM, color=PALE, linestyle=":", linewidth=0.9, zorder=0)
         for number, (mechanism, name) in enumerate(names.items()):
-            _curve(axes, own[own["mechanism"] == mechanism], name, controls[name])
+            curve(axes, own[own["mechanism"] == mechanism], name, controls[name])
             same = (critical["architecture"] == architecture) & (critical["mechanism"] == mechanism)
             for row in critical[same & (critical["tolerance"] == MARKED)].itertuples():
                 _bracket(axes, row, bottom - 0.03 * number, name, controls[name])
-        _points(axes, own[own["mechanism"] == "none"], others)
+        points(axes, levels[in_view & (levels["architecture"] == architecture)], others)
         _axes(axes, str(architecture), bottom - 0.03 * len(names), first=place % COLUMNS == 0)
         _words(axes, critical[critical["architecture"] == architecture], cliff[cliff["architecture"] == architecture])
     return page.finish(figure, _handles(controls, others), _notes(levels, critical))
 
 
-def _guides(axes: Axes) -> None:
+def guides(axes: Axes) -> None:
+    """The lines of tolerated losses."""
     for tolerance in TOLERANCES:
         axes.axhline(1 - tolerance, color=PALE, linewidth=0.5, zorder=0)
-    axes.axvline(CLAIM, color=PALE, linestyle=":", linewidth=0.9, zorder=0)
 
 
-def _curve(axes: Axes, levels: pd.DataFrame, name: str, look: Look) -> None:
-    """The monotone curve of a mechanism, and the means of its levels with their intervals."""
+def curve(axes: Axes, levels: pd.DataFrame, name: str, look: Look, x: str = "sparsity") -> None:
+    """The monotone curve of a mechanism over the column `x`, and the means of its levels with their intervals."""
     levels = levels.sort_values("sparsity")
-    axes.plot(levels["sparsity"], levels["fitted"], color=look.color, linewidth=0.9, zorder=1, label=f"{name}, curve")
+    axes.plot(levels[x], levels["fitted"], color=look.color, linewidth=0.9, zorder=1, label=f"{name}, curve")
     half = (levels["high"] - levels["low"]) / 2
-    bars: Any = {**look.point, "markersize": 3, "elinewidth": 0.7, "capsize": 0, "zorder": 2, "label": name}
-    axes.errorbar(levels["sparsity"], levels["relative"], half, **bars)
+    bars: Any = {**look.point, "markersize": 3.8, "elinewidth": 0.7, "capsize": 0, "zorder": 2, "label": name}
+    axes.errorbar(levels[x], levels["relative"], half, **bars)
 
 
-def _points(axes: Axes, levels: pd.DataFrame, styles: dict[str, Look]) -> None:
-    """The activations that are no control of sparsity, hollow."""
+def points(axes: Axes, levels: pd.DataFrame, styles: dict[str, Look], x: str = "sparsity") -> None:
+    """The activations that are no control of sparsity, hollow, over the column `x`."""
     for name, look in styles.items():
         own = levels[levels["configuration"] == name]
         hollow = {**look.point, "markerfacecolor": "white", "markersize": 3.4}
-        axes.plot(own["sparsity"], own["relative"], **hollow, zorder=3, label=name)
+        axes.plot(own[x], own["relative"], **hollow, zorder=3, label=name)
 
 
 def _bracket(axes: Axes, row: Any, y: float, name: str, look: Look) -> None:
@@ -89,13 +89,17 @@ def _bracket(axes: Axes, row: Any, y: float, name: str, look: Look) -> None:
 
 def _axes(axes: Axes, title: str, bottom: float, first: bool) -> None:
     page.percent_axis(axes.xaxis, low=LEFT)
-    top = max(1.02, axes.get_ylim()[1])
-    axes.set_ylim(bottom - 0.02, min(top, 1.1))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(lambda score, _: f"{100 * score:.4g}")
+    score_axis(axes, bottom - 0.02)
     axes.set_xlabel("activation sparsity (%)")
     axes.set_ylabel("relative score (%)" if first else "")
     axes.set_title(page.folded(title, 1.3), loc="left", pad=4 + 1.4 * SMALL)
+
+
+def score_axis(axes: Axes, bottom: float) -> None:
+    """Make y an axis of relative scores that begins at `bottom` and cuts off intervals beyond 110 %."""
+    axes.set_ylim(bottom, min(max(1.02, axes.get_ylim()[1]), 1.1))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(lambda score, _: f"{100 * score:.4g}")
 
 
 def _words(axes: Axes, critical: pd.DataFrame, cliff: pd.DataFrame) -> None:
@@ -123,14 +127,20 @@ def place(row: Any) -> str:
     return f"{lost} in [{low}, {high}]" if row.verdict == "undecided" else str(row.verdict)
 
 
-def _handles(controls: dict[str, Look], others: dict[str, Look]) -> page.Handles:
-    handles = page.point_handles(controls)
+def handles(controls: dict[str, Look], others: dict[str, Look]) -> page.Handles:
+    """Legend entries of mechanisms, filled, and of activations that are no control of sparsity, hollow."""
+    found = page.point_handles(controls)
     for name, mark in page.point_handles(others).items():
         mark.set_markerfacecolor("white")  # type: ignore[union-attr]
-        handles[name] = mark
-    handles["interval of critical sparsity at 5 %"] = Patch(color=INK, linewidth=0)
-    handles[f"{100 * CLAIM:.0f} %, the paper's claim"] = Line2D([], [], color=PALE, linestyle=":", linewidth=0.9)
-    return handles
+        found[name] = mark
+    return found
+
+
+def _handles(controls: dict[str, Look], others: dict[str, Look]) -> page.Handles:
+    found = handles(controls, others)
+    found["interval of critical sparsity at 5 %"] = Patch(color=INK, linewidth=0)
+    found[f"{100 * CLAIM:.0f} %, the paper's claim"] = Line2D([], [], color=PALE, linestyle=":", linewidth=0.9)
+    return found
 
 
 def _notes(levels: pd.DataFrame, critical: pd.DataFrame) -> list[str]:

@@ -87,10 +87,13 @@ def _title(axes: Axes) -> str:
 
 
 def _name(figure: Figure, axes: Axes, which: str) -> str:
-    """The name of an axis. If only an outer panel shows it, that is one with the same y axis, or in the same line."""
-    spot = axes.get_subplotspec()
-    line = [other for other in figure.axes if spot and (own := other.get_subplotspec()) and own.rowspan == spot.rowspan]
-    alike = [axes, *axes.get_shared_y_axes().get_siblings(axes), *line]
+    """The name of an axis. If only an outer panel shows it, that is the next one below, or one in the same line."""
+    alike = [axes]
+    if spot := axes.get_subplotspec():
+        spots = [(own, other) for other in figure.axes if (own := other.get_subplotspec())]
+        below = {own.rowspan.start: other for own, other in spots if own.colspan == spot.colspan}
+        alike += [below[row] for row in sorted(below) if row > spot.rowspan.start and which == "xlabel"]
+        alike += [other for own, other in spots if own.rowspan == spot.rowspan]
     names = [str(getattr(other, f"get_{which}")()) for other in alike]
     return next(filter(None, names), "").replace("\n", " ")
 

@@ -3,7 +3,6 @@
 Panels keep their size in inches, and the page grows with the legend.
 """
 
-import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
-from sparsity_cliff.figures.style import COLUMN, INK, NORMAL, PALE, SMALL, TEXT, Look
+from sparsity_cliff.figures.style import ALERT, COLUMN, INK, NORMAL, PALE, SMALL, TEXT, Look
 
 Handles = dict[str, Artist | tuple[Artist, ...]]  # text of a legend entry -> its marks
 MOST = 7.2  # maximum height of all panels, in inches
@@ -35,13 +34,15 @@ def new(height: float, width: float) -> Figure:
 class Block:
     """Panels with the same axes. titles: all different. x, y: names of the axes, with units.
 
-    own_x: whether each panel has its own x axis, because architectures have different numbers of sites.
+    own_x: whether each panel has its own x axis, because architectures have different numbers of sites. own_y: the
+    same for the y axis, because architectures have different scales.
     """
 
     titles: Sequence[str]
     x: str
     y: str
     own_x: bool = False
+    own_y: bool = False
 
 
 def panels(blocks: Sequence[Block], height: float, widest: int = 3) -> tuple[Figure, list[dict[str, Axes]]]:
@@ -66,10 +67,10 @@ def panels(blocks: Sequence[Block], height: float, widest: int = 3) -> tuple[Fig
             lowest = place + across >= len(block.titles)
             alike = next(iter(own.values()), None)
             spot = grid[sum(lines[:number]) + line, column]
-            shared = {"sharex": None if block.own_x else alike, "sharey": alike}
+            shared = {"sharex": None if block.own_x else alike, "sharey": None if block.own_y else alike}
             own[title] = axes = figure.add_subplot(spot, label=title, **shared)
             axes.set_title(folded(title, 0.8 * width / across))
-            axes.tick_params(labelbottom=lowest or block.own_x, labelleft=column == 0)
+            axes.tick_params(labelbottom=lowest or block.own_x, labelleft=column == 0 or block.own_y)
             axes.set(xlabel=block.x if lowest else "", ylabel=block.y if column == 0 else "")
         found.append(own)
     return figure, found
@@ -107,6 +108,28 @@ def finish(figure: Figure, handles: Handles, notes: Iterable[str]) -> Figure:
         legend.set_bbox_to_anchor((0.5, (below + _EDGE) / total))
     figure.set_layout_engine("constrained", rect=(0, foot / total, 1, height / total))
     return figure
+
+
+def warn(figure: Figure, text: str) -> None:
+    """Add a text above a finished figure, whose page grows by its height. Without a text, nothing changes."""
+    if not text:
+        return
+    width, height = figure.get_size_inches()
+    words = folded(text, width, SMALL)
+    label = figure.text(_EDGE / width, 1, words, fontsize=SMALL, color=ALERT, va="top", fontweight="bold")
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    total = height + label.get_window_extent(renderer).height / figure.dpi + 2 * _EDGE
+    share = height / total
+    anchors = [legend.get_bbox_to_anchor().transformed(figure.transFigure.inverted()) for legend in figure.legends]
+    figure.set_size_inches(width, total)
+    label.set_y(1 - _EDGE / total)
+    for other in figure.texts[:-1]:
+        other.set_y(share * other.get_position()[1])
+    for legend, anchor in zip(figure.legends, anchors, strict=True):
+        legend.set_bbox_to_anchor((anchor.x0, share * anchor.y0))
+    layout: Any = figure.get_layout_engine()
+    left, bottom, across, along = layout.get()["rect"]
+    layout.set(rect=(left, share * bottom, across, share * along))
 
 
 def _legend(figure: Figure, handles: Handles, width: float) -> Any:
@@ -166,18 +189,6 @@ def depth_axis(axes: Axes) -> None:
     """Make x an axis of sites or matrices, numbered from the input."""
     axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.margins(x=0.08)
-
-
-def signed_axis(axes: Axes, low: float, high: float, linear: float) -> None:
-    """Make y logarithmic beyond ±linear, from slightly below `low` to slightly above `high`, including 0."""
-    axes.set_yscale("symlog", linthresh=linear, linscale=0.6)
-    reach = {-1: max(linear, -low), 1: max(linear, high)}
-    decades = {sign: math.ceil(math.log10(reach[sign])) for sign in reach}
-    stride = max(1, -(-max(decades.values()) // 4))  # limits the labels if a run has extreme values
-    ticks = [0.0, *(sign * max(linear, 10.0**k) for sign in reach for k in range(0, decades[sign] + 1, stride))]
-    axes.set_yticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
-    axes.yaxis.set_minor_locator(ticker.NullLocator())
-    axes.set_ylim(-1.2 * reach[-1], 1.2 * reach[1])
 
 
 def log_axis(axes: Axes, low: float, high: float) -> None:

@@ -1,4 +1,7 @@
-"""Lines with intervals, one per activation, in a panel per architecture and loss. Most figures use this form."""
+"""Lines with intervals or seeds, one per activation, in a panel per architecture and loss. Most figures use this form.
+
+A line of few seeds shows these seeds, because their t interval would be several times as wide as their differences.
+"""
 
 from typing import Any
 
@@ -10,6 +13,9 @@ from sparsity_cliff.figures import page
 from sparsity_cliff.figures.style import INK, Look, labeled, looks, seeds, span
 
 DASHES: dict[str, Any] = {"real": "-", "random": (0, (2.5, 1.5))}
+FEW = 4  # a line of fewer seeds shows them in place of an interval
+#: matplotlib's arguments for a seed that is a dot.
+DOT: dict[str, Any] = {"linestyle": "none", "marker": ".", "markersize": 3.4, "markeredgewidth": 0, "alpha": 0.7}
 
 
 def titles(frame: pd.DataFrame) -> list[str]:
@@ -26,7 +32,10 @@ def loss(frame: pd.DataFrame) -> str:
 
 
 def draw(panels: dict[str, Axes], frame: pd.DataFrame, x: str, styles: dict[str, Look], band: bool = True) -> None:
-    """Draw the column `mean` over `x`, per label and data, with the interval as a band or as bars at the points."""
+    """Draw the column `mean` over `x`, per label and data, with the interval as a band or as bars at the points.
+
+    In place of the interval of fewer than FEW seeds, a thin line or a dot shows each of them.
+    """
     for title, axes in panels.items():
         cell = frame[frame["panel"] == title]
         for place, (name, look) in enumerate(styles.items()):
@@ -46,11 +55,28 @@ def draw(panels: dict[str, Axes], frame: pd.DataFrame, x: str, styles: dict[str,
                     linewidth=0.7 if look.number else 1.1,
                     zorder=2 if look.number or data == "random" else 3,
                 )
-                ends = line[x], line["low"], line["high"]
-                if band:
+                if line["n"].max() < FEW:
+                    _seeds(axes, line, x, series, look, connected=band)
+                elif band:
+                    ends = line[x], line["low"], line["high"]
                     axes.fill_between(*ends, label=series, color=look.shade, alpha=0.15, linewidth=0)
                 else:
-                    axes.vlines(*ends, label=series, color=look.shade, linewidth=0.6)
+                    axes.vlines(line[x], line["low"], line["high"], label=series, color=look.shade, linewidth=0.6)
+
+
+def _seeds(axes: Axes, line: pd.DataFrame, x: str, series: str, look: Look, connected: bool) -> None:
+    """Each seed of a line, if there are several, as a thin line or as dots."""
+    if line["n"].max() < 2:
+        return
+    mark = {"linewidth": 0.4, "alpha": 0.7} if connected else DOT
+    for seed, own in line.explode(["seeds", "values"]).groupby("seeds"):
+        values = own["values"].astype(float)
+        axes.plot(own[x], values, **mark, color=look.shade, zorder=1.5, label=f"{series}, seed {seed}")
+
+
+def shown(frame: pd.DataFrame) -> "pd.Series[float]":
+    """All means, and the values of the seeds that are drawn."""
+    return pd.concat([frame["mean"], frame.loc[frame["n"] < FEW, "values"].explode().astype(float)])
 
 
 def data_handles(frame: pd.DataFrame) -> page.Handles:
@@ -60,23 +86,34 @@ def data_handles(frame: pd.DataFrame) -> page.Handles:
     return {f"{data} data": mark for data, mark in marks.items()} if len(found) > 1 else {}
 
 
-def interval(frame: pd.DataFrame, shape: str) -> str:
-    """A sentence that explains the lines and their bands or bars, with n and level from the table."""
-    words = f"Mean of {seeds(frame['n'])}"
-    if not frame["low"].notna().any():
-        return f"{words}: no interval."
-    words += f"; {shape}: {span(100 * frame['level'])} % t interval"
-    return f"{words}, none where n = 1." if (frame["n"] == 1).any() else f"{words}."
+def interval(frame: pd.DataFrame, shape: str, single: str = "thin lines") -> str:
+    """A sentence that explains the lines, their intervals, and their seeds, with n and level from the table.
+
+    shape: of an interval. single: of a seed.
+    """
+    n, words = frame["n"], [f"Mean of {seeds(frame['n'])}"]
+    if (n >= FEW).any():
+        where = f" where n ≥ {FEW}" if (n < FEW).any() else ""
+        words.append(f"{shape}: {span(100 * frame['level'])} % t interval{where}")
+    if ((n < FEW) & (n > 1)).any():
+        words.append(f"{single}: the seeds{f' where n < {FEW}' if (n >= FEW).any() else ', so no interval'}")
+    return f"{'; '.join(words)}{'' if (n > 1).any() else ': no interval'}."
 
 
 def sparsity(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The rows of activation sparsity that are drawn, and a note about those that are not.
 
-    Activations such as GELU have hardly any exact zeros, so their lines would overlap at 0 %.
+    Activations such as GELU have hardly any exact zeros, so their lines would overlap at 0 %. Those of a control are
+    flat, and the figure `target_sparsity` shows its level.
     """
     frame = labeled(table[table["metric"] == "activation_sparsity"])
     if frame.empty:
         return frame, "No run with measured activations has finished."
-    dense = page.line_handles(looks(frame.loc[frame["dense"], "label"].unique()))
-    note = f"Hardly any exact zeros, not drawn: {', '.join(dense)}." if dense else ""
-    return frame[~frame["dense"]], note
+    notes = []
+    for reason, left_out in (
+        ("hardly any exact zeros", frame["dense"]),
+        ("controls, which are flat", frame["control"]),
+    ):
+        if names := page.line_handles(looks(frame.loc[left_out, "label"].unique())):
+            notes.append(f"Not drawn ({reason}): {', '.join(names)}.")
+    return frame[~frame["dense"] & ~frame["control"]], " ".join(notes)

@@ -20,4 +20,4 @@ def draw(table: pd.DataFrame) -> Figure:
         page.depth_axis(axes)
         page.percent_axis(axes.yaxis)
     handles = {**page.line_handles(styles), **series.data_handles(frame)}
-    return page.finish(figure, handles, [series.interval(frame, "bar"), series.loss(frame), note])
+    return page.finish(figure, handles, [series.interval(frame, "bar", "small dots"), series.loss(frame), note])

@@ -1,4 +1,4 @@
-"""Activation spikes: over steps, by depth, and, for token data, by token."""
+"""Activation spikes relative to the RMS of their site: over steps, by depth, and, for token data, by token."""
 
 from typing import Any
 
@@ -20,29 +20,29 @@ PLACES: dict[str, tuple[str, Any, str | None]] = {
 def draw(table: pd.DataFrame) -> Figure:
     """The figure. table: mean over seeds per cell, metric, site (or whole model), and step, with `expected` shares."""
     frame = labeled(table[table["data"] == "real"])
-    spikes = frame[frame["metric"] == "spike"]
+    spikes = frame[frame["metric"] == "spike_ratio"]
     if spikes.empty:
         return page.empty("Spikes. No run on real data with measured activations has finished.")
     over_steps = spikes[spikes["layer"].isna()]
     final = frame[frame["step"] == frame.groupby("panel")["step"].transform("max")]
-    by_depth = final[(final["metric"] == "spike") & final["layer"].notna()]
+    by_depth = final[(final["metric"] == "spike_ratio") & final["layer"].notna()]
     by_depth = by_depth[by_depth.groupby("panel")["depth"].transform("nunique") > 1]  # one site equals the whole model
     places = final[final["metric"].isin(list(PLACES))]
-    blocks = [page.Block(series.titles(over_steps), "training (steps)", "spike (|a|)")]
+    blocks = [page.Block(series.titles(over_steps), "training (steps)", "spike (RMS)")]
     if len(by_depth):
-        blocks.append(page.Block(series.titles(by_depth), "depth (site)", "spike (|a|)", own_x=True))
+        blocks.append(page.Block(series.titles(by_depth), "depth (site)", "spike (RMS)", own_x=True))
     if len(places):
         blocks.append(page.Block(series.titles(places), "depth (site)", "windows (%)", own_x=True))
     figure, panels = page.panels(blocks, 1.3, widest=4)
     styles = looks(frame["label"])
     series.draw(panels[0], over_steps, "step", styles)
-    for axes in panels[0].values():  # spans the means: intervals of two seeds can be huge
-        page.log_axis(axes, over_steps["mean"].min(), over_steps["mean"].max())
+    for axes in panels[0].values():  # spans means and seeds: intervals can be huge
+        page.log_axis(axes, series.shown(over_steps).min(), series.shown(over_steps).max())
         page.step_axis(axes, frame["step"].max())
     if len(by_depth):
         series.draw(panels[1], by_depth, "depth", styles, band=False)
         for axes in panels[1].values():
-            page.log_axis(axes, by_depth["mean"].min(), by_depth["mean"].max())
+            page.log_axis(axes, series.shown(by_depth).min(), series.shown(by_depth).max())
             page.depth_axis(axes)
     handles = page.line_handles(styles)
     if len(places):
@@ -69,11 +69,9 @@ def _places(axes: Axes, own: pd.DataFrame, styles: dict[str, Look]) -> None:
 
 def _notes(spikes: pd.DataFrame, by_depth: pd.DataFrame, places: pd.DataFrame) -> list[str]:
     below = "; below: by site at the last step" if len(by_depth) else ""
-    notes = [f"Real data. Above: of the whole model{below}.", series.loss(spikes)]
-    notes += [
-        series.interval(spikes, "band, bar"),
-        "Mean: geometric. Axes span the means; an interval may extend beyond.",
-    ]
+    notes = [f"Real data. Largest |a| ÷ RMS of its site. Above: mean over intermediate sites{below}."]
+    notes += [series.loss(spikes), series.interval(spikes, "band, bar", "thin lines, small dots")]
+    notes.append("Means: geometric. Axes span means and seeds; an interval may extend beyond.")
     if len(places):
         return [*notes, "Lowest: share of windows whose spike is at a token of that kind; no interval."]
     return [*notes, "These runs have no token data, so the positions of spikes are not shown."]

@@ -23,6 +23,7 @@ from sparsity_cliff.traces.origin import remark
 COLUMN, TEXT = 3.4, 7.0  # inches: widths of one column and of the whole page of a paper
 SMALL, NORMAL = 6.0, 7.0  # points
 INK, PALE = "#333333", "#999999"  # colors of annotations and of reference lines
+ALERT = "#CC3311"  # of what is missing
 #: Between activation and normalization, as in the table `points`, and between architecture and loss.
 SEPARATOR = " · "
 
@@ -84,16 +85,17 @@ def save(figure: Figure, path: str | Path, origin: str) -> None:
 
 # ------------------------------------------------------------------------------------------------- activations
 
+Marker = str | tuple[int, int, int]  # of matplotlib; the tuples are stars
 #: Activation or family -> (color, marker). Plain functions are blue, orange, and green (Okabe & Ito), squared functions
 #: have a lighter shade of their base, and controls are black and gray.
-KNOWN = {
+KNOWN: dict[str, tuple[str, Marker]] = {
     "relu": ("#0072B2", "o"),
     "gelu": ("#D55E00", "s"),
     "silu": ("#009E73", "^"),
     "relu2": ("#56B4E9", "D"),
     "gelu2": ("#E69F00", "v"),
-    "tanh": ("#000000", "x"),
-    "identity": ("#808080", "+"),
+    "tanh": ("#000000", "X"),
+    "identity": ("#808080", "P"),
     "leaky_relu": ("#1F4E79", "<"),
     "elu": ("#6B8E23", ">"),
     "bsilu": ("#66C2A5", "p"),
@@ -102,8 +104,8 @@ KNOWN = {
     "topk": ("#8856A7", "*"),
     "topk (over=example)": ("#8856A7", "*"),  # mechanisms (see `mechanisms`)
     "topk (over=features)": ("#C51B8A", "H"),
-    "quantile": ("#A6761D", "P"),
-    "quantile_relu": ("#7A6A00", "X"),
+    "quantile": ("#A6761D", (4, 1, 45)),
+    "quantile_relu": ("#7A6A00", (4, 1, 0)),
 }
 #: Looks of all other names, with open markers, which known names do not have.
 SPARE = [
@@ -125,7 +127,7 @@ class Look:
     number: tuple[float, ...]
     color: str
     shade: str
-    marker: str
+    marker: Marker
     filled: bool
 
     @property
@@ -189,7 +191,7 @@ def selected(styles: dict[str, Look], most: int) -> list[str]:
     return [*plain, *(name for name in last.values() if name not in plain)][:most]
 
 
-def _look(name: str, taken: list[Look]) -> tuple[str, str, bool]:
+def _look(name: str, taken: list[Look]) -> tuple[str, Marker, bool]:
     """Color, marker, and filling of a name. A name that is not in KNOWN determines a look in SPARE.
 
     If this look is taken, the name gets the next one that differs most, first in marker, then in color.

@@ -9,10 +9,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sparsity_cliff.figures import page, series
-from sparsity_cliff.figures.style import INK, PALE, Look, labeled, looks, seeds, selected, span
+from sparsity_cliff.figures.style import INK, PALE, Look, labeled, looks, selected, span
 
 SHOWN = 12  # maximum activations in a panel of signs, whose markers would otherwise overlap
-LINEAR = 2  # standard errors beyond which the axis is logarithmic
 #: Metric -> (name, offset from the activation's place, face of the marker, or None for the activation's color).
 SIGNS: dict[str, tuple[str, float, str | None]] = {
     "gradient_positive": ("z > 0 (left)", -0.2, "white"),
@@ -32,7 +31,7 @@ def draw(theory: pd.DataFrame, signs: pd.DataFrame) -> Figure:
     if len(known):
         blocks.append(page.Block(list(known["loss"].unique()), "closed form of E[∂L/∂z] (s²)", "Monte Carlo (s²)"))
     if len(measured):
-        blocks.append(page.Block(series.titles(measured), "activation (color and mark)", "mean ∂L/∂z (std. errors)"))
+        blocks.append(page.Block(series.titles(measured), "activation (color and mark)", "∂L/∂z (loss/z)", own_y=True))
     figure, panels = page.panels(blocks, 1.4)
     if len(known):
         for loss, axes in panels[0].items():
@@ -40,7 +39,6 @@ def draw(theory: pd.DataFrame, signs: pd.DataFrame) -> Figure:
     if len(measured):
         for title, axes in panels[-1].items():
             _signs(axes, measured[measured["panel"] == title], shown, styles)
-            page.signed_axis(axes, measured["t"].min(), measured["t"].max(), LINEAR)
     drawn = {*known["activation"], *shown}
     handles = page.line_handles({name: look for name, look in styles.items() if name in drawn})
     for name, _, face in SIGNS.values() if len(measured) else ():
@@ -53,6 +51,7 @@ def _agreement(axes: Axes, known: pd.DataFrame, styles: dict[str, Look]) -> None
     for name, own in known.groupby("activation"):
         bars: Any = {**styles[str(name)].point, "elinewidth": 0.6, "label": str(name)}
         axes.errorbar(own["closed_form"], own["mean"], own["standard_error"], **bars)
+    axes.margins(0.1)  # no mark on an edge
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(4))
 
@@ -61,10 +60,20 @@ def _signs(axes: Axes, own: pd.DataFrame, shown: list[str], styles: dict[str, Lo
     for place, name in enumerate(shown):
         for metric, (words, beside, face) in SIGNS.items():
             point = own[(own["label"] == name) & (own["metric"] == metric)]
-            look = styles[name].line
-            look |= {"markerfacecolor": face or look["color"], "label": f"{name}, {words.partition(' (')[0]}"}
-            axes.plot([place + beside] * len(point), point["t"], **look)
+            look = {**styles[name].line, "label": f"{name}, {words.partition(' (')[0]}", "zorder": 3}
+            look["markerfacecolor"] = face or look["color"]
+            x = [place + beside] * len(point)
+            axes.plot(x, point["mean"], **look)
+            if (point["n"] >= series.FEW).any():
+                axes.vlines(x, point["low"], point["high"], label=look["label"], color=look["color"], linewidth=0.6)
+            else:
+                each = point.explode("values")
+                label = f"{look['label']}, seeds"
+                axes.plot([place + beside] * len(each), each["values"], **series.DOT, color=look["color"], label=label)
     axes.set(xlim=(-0.7, len(shown) - 0.3), xticks=[])
+    axes.margins(y=0.12)  # no mark on an edge
+    axes.yaxis.set_major_locator(MaxNLocator(3))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}".replace("-", "−"))
     page.guide(axes, 0)
 
 
@@ -80,8 +89,6 @@ def _notes(theory: pd.DataFrame, known: pd.DataFrame, measured: pd.DataFrame) ->
         notes.append(f"No closed form ({reason}): {', '.join(page.line_handles(looks(names)))}.")
     if measured.empty:
         return [*notes, "No signs at initialization: they need gradients of two seeds; no interval."]
-    notes.append(f"Lower panels: at step 0 on real data, in standard errors over seeds ({seeds(measured['n'])}), which")
-    notes.append(f"show how certain the sign is; logarithmic beyond ±{LINEAR}.")
-    notes.append(series.loss(measured))
-    notes.append(f"{span(100 * measured['level'])} % t intervals: table gradient_signs.")
-    return notes
+    notes.append("Lower panels: at step 0 on real data.")
+    notes.append(series.interval(measured, "bar", "small dots"))
+    return [*notes, series.loss(measured)]

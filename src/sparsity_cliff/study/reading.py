@@ -223,8 +223,11 @@ def _short(text: str) -> str:
 
 
 def chosen(files: Sequence[str | Path], overrides: Mapping[str, Any] | Sequence[str] = ()) -> str | Path:
-    """The study file that a command line of Snakemake names. Raises StudyError for --config or several files."""
-    if overrides:
+    """The study file that a command line of Snakemake names.
+
+    Raises StudyError for several files, and for any --config but `partial` (workflow/rules/train.smk).
+    """
+    if any(text.partition("=")[0] != "partial" for text in overrides):
         raise StudyError("--config: a study is one file; change a copy of it and use --configfile COPY")
     if len(files) > 1:
         raise StudyError(f"--configfile: a study is one file; got {', '.join(map(shown, files))}")
