@@ -55,7 +55,7 @@ def config_of(runs: int) -> dict[str, Any]:
     """A study with so many runs: two architectures, ten blocks of seeds, and as many levels of sparsity as needed."""
     config: dict[str, Any] = yaml.safe_load((PROJECT / "workflow" / "studies" / "smoke.yaml").read_text())
     count = runs // len(ARCHITECTURES) // len(BLOCKS) - len(PLAIN)
-    activations = {name: {"function": name} for name in PLAIN}
+    activations: dict[str, dict[str, Any]] = {name: {"function": name} for name in PLAIN}
     for number in range(count):
         mechanism = MECHANISMS[number % len(MECHANISMS)]
         level = "q" if mechanism["function"] == "quantile_relu" else "sparsity"
