@@ -186,7 +186,7 @@ def _processes(main: psutil.Process) -> Iterator[tuple[int, int, str]]:
     """(id, resident bytes, step) of Snakemake and of the scripts that it runs now."""
     for process in (main, *main.children(recursive=True)):
         try:
-            scripts = [word for word in process.cmdline() if "/.snakemake/scripts/" in word]
+            scripts = [word for word in process.cmdline() if "/.snakemake/scripts/" in word and word.endswith(".py")]
             step = scripts[0].split(".")[-2] if scripts else "snakemake"
             if scripts or process == main:
                 yield process.pid, process.memory_info().rss, step
