@@ -1,4 +1,4 @@
-"""Measures the seconds of `snakemake -n` on a study of 5,000 untrained runs. Target: at most 8 s.
+"""Measures the seconds of `snakemake -n` on a study of 5,000 untrained runs. Target: at most 5 s.
 
 Usage: python benchmarks/dry_run.py
 """

@@ -55,7 +55,7 @@ def config_of(runs: int) -> dict[str, Any]:
     """A study with so many runs: two architectures, ten blocks of seeds, and as many levels of sparsity as needed."""
     config: dict[str, Any] = yaml.safe_load((PROJECT / "workflow" / "studies" / "smoke.yaml").read_text())
     count = runs // len(ARCHITECTURES) // len(BLOCKS) - len(PLAIN)
-    activations = {name: {"function": name} for name in PLAIN}
+    activations: dict[str, dict[str, Any]] = {name: {"function": name} for name in PLAIN}
     for number in range(count):
         mechanism = MECHANISMS[number % len(MECHANISMS)]
         level = "q" if mechanism["function"] == "quantile_relu" else "sparsity"
@@ -186,7 +186,7 @@ def _processes(main: psutil.Process) -> Iterator[tuple[int, int, str]]:
     """(id, resident bytes, step) of Snakemake and of the scripts that it runs now."""
     for process in (main, *main.children(recursive=True)):
         try:
-            scripts = [word for word in process.cmdline() if "/.snakemake/scripts/" in word]
+            scripts = [word for word in process.cmdline() if "/.snakemake/scripts/" in word and word.endswith(".py")]
             step = scripts[0].split(".")[-2] if scripts else "snakemake"
             if scripts or process == main:
                 yield process.pid, process.memory_info().rss, step

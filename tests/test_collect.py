@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
+from sparsity_cliff.analysis import collect as module
+from sparsity_cliff.analysis import facts
 from sparsity_cliff.analysis.collect import collect, mechanism
+from sparsity_cliff.analysis.means import finished, named
 from sparsity_cliff.traces import schema, writer
 from sparsity_cliff.traces.schema import Fact, TraceError
 
@@ -208,3 +212,50 @@ def test_a_run_without_a_trace_is_in_the_table_of_runs_only(tmp_path: Path) -> N
     assert missing["activation"].tolist() == ["topk_80"] * 2
     assert missing["target_sparsity"].tolist() == [0.8] * 2
     assert missing[["device", "threads", "torch", "wall_seconds", "diverged_step"]].isna().all(axis=None)
+
+
+def judged(seed: int) -> list[Fact]:
+    """Facts with the scores of single examples, more of them in later seeds."""
+    scores = [Fact(seed, 4, "test", None, None, "accuracy", float(i % 2), i) for i in range(seed + 1)]
+    return [*rows(seed), *scores, Fact(seed, 0, None, "stem.weight", 0, "gradient_all", 0.5)]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_size_of_a_batch_changes_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    study = Traces(tmp_path)
+    for name in ("relu", "gelu", "tanh"):
+        study.add(judged, activation=name)
+    together = study.collected()
+    monkeypatch.setattr(module, "BATCH", batch)
+    alone = study.collected()
+    assert pq.read_metadata(tmp_path / "facts.parquet").num_row_groups == -(-3 // batch)
+    for first, second in zip(together, alone, strict=True):
+        for column in first:
+            assert list(map(str, first[column])) == list(map(str, second[column])), column
+    assert [values.tolist() for values in alone[2]["values"]] == [[0], [0, 1], [0, 1, 0]] * 3
+
+
+@pytest.mark.parametrize("metrics", [("loss",), ("gradient_*", "loss"), ("drift_z", "drift_z"), ("none",)])
+def test_an_analysis_reads_the_facts_of_its_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metrics: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 2)
+    study = Traces(tmp_path)
+    for name in ("relu", "gelu", "tanh"):
+        study.add(judged, activation=name)
+    every, _ = study.tables()
+    names = {"gradient_all" if name == "gradient_*" else name for name in metrics}
+    expected = every[every["metric"].isin(names)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(named(facts.read(tmp_path / "facts.parquet", metrics)), named(expected))
+
+
+def test_finished_facts_are_those_of_a_merge(tmp_path: Path) -> None:
+    study = Traces(tmp_path)
+    study.add(rows, diverged={1: 2})
+    study.add(rows, activation="gelu", diverged={0: 2, 1: 3, 2: 3})
+    study.add(rows, activation="tanh", seeds=[5, 1])
+    every, runs = study.tables()
+    runs = runs[::-1]
+    for table in (every, named(every)):
+        good = runs.loc[runs["status"] == "finished", ["run", "seed"]]
+        pd.testing.assert_frame_equal(named(finished(table, runs)), named(every).merge(good, on=["run", "seed"]))

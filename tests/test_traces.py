@@ -1,5 +1,6 @@
 """Traces: what is written comes back, and nothing but the run's own, whole trace does."""
 
+import hashlib
 import json
 import os
 import platform
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsity_cliff.traces import reader, writer
-from sparsity_cliff.traces.schema import LABELS, SCHEMA, Fact, TraceError
+from sparsity_cliff.study.spec import Run
+from sparsity_cliff.traces import reader, stale, writer
+from sparsity_cliff.traces.schema import LABELS, SCHEMA, Fact, TraceError, digest
 from sparsity_cliff.training import environment
 
 SPEC = '{"seeds":[0,1],"training":{"steps":2}}'
@@ -273,3 +275,65 @@ def test_the_processor_is_named_as_well_as_the_system_can(
     monkeypatch.setattr(platform, "processor", lambda: named)
     monkeypatch.setattr(platform, "machine", lambda: kind)
     assert environment.processor() == expected
+
+
+# ------------------------------------------------------------------------------------------ digests
+
+
+def plain_digest(table: pa.Table, about: str) -> str:
+    """The digest of a table, computed from its values one by one."""
+    sha = hashlib.sha256(about.encode())
+    for field in SCHEMA:
+        values = table[field.name].to_pylist()
+        present = [value for value in values if value is not None]
+        kind = field.type
+        if pa.types.is_dictionary(kind):
+            names = list(dict.fromkeys(present))
+            sha.update(json.dumps(names).encode())
+            values, kind = [None if value is None else names.index(value) for value in values], kind.index_type
+        sha.update(bytes(value is not None for value in values))
+        filled = [0 if value is None else value for value in values]
+        sha.update(pa.array(filled, kind).to_numpy(zero_copy_only=False).tobytes())
+    return sha.hexdigest()
+
+
+def test_the_digest_covers_the_values_and_not_their_encoding(tmp_path: Path) -> None:
+    table, _ = reader.read(written(tmp_path / "a.parquet"))
+    expected = plain_digest(table, "about")
+    names = ["unused", *table["metric"].unique().to_pylist(), "loss"]  # another order, and one name twice
+    first = pa.array([names.index(name) for name in table["metric"].to_pylist()], pa.int32())
+    codes = pa.array([first[0].as_py(), *first.to_pylist()[1:-1], len(names) - 1], pa.int32())
+    place = SCHEMA.get_field_index("metric")
+    for indices in (first, codes):
+        column = pa.DictionaryArray.from_arrays(indices, pa.array(names))
+        assert digest(table.set_column(place, SCHEMA.field("metric"), column), "about") == expected
+    assert digest(pa.concat_tables([table[:1], table[1:]]), "about") == expected
+    assert digest(table[:0], "") == plain_digest(table[:0], "")
+    assert digest(table[1:], "about") != expected
+
+
+# ------------------------------------------------------------------------------------------ the answer at a sweep's end
+
+
+def test_a_trace_is_read_again_only_if_its_file_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = {key: TEXTS[key] for key in ("architecture", "activation", "normalization", "loss", "data")}
+    run = Run("mlp.relu", **labels, seeds=(0, 1), dataset="digits", spec=SPEC, code="{}", processes=1, gpus=0)
+    assert stale.why_run_again(run, tmp_path) == stale.why_run(run, tmp_path) == "new"
+    path = written(tmp_path / "traces" / "mlp.relu.parquet", code={})
+    read, count = reader.read, 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        return read(*arguments)
+
+    monkeypatch.setattr(reader, "read", counted)
+    assert [stale.why_run_again(run, tmp_path) for _ in range(3)] == [stale.UP_TO_DATE] * 3
+    assert count == 1
+    written(path, code={"a": "b"})
+    assert stale.why_run_again(run, tmp_path) == "code of a changed"
+    path.write_bytes(path.read_bytes()[:-9])
+    assert stale.why_run_again(run, tmp_path).startswith("trace refused: ")
+    assert count == 3
+    path.unlink()
+    assert stale.why_run_again(run, tmp_path) == "new"

@@ -1,9 +1,13 @@
 # One job per run. Its trace records the spec and code that made it, which alone decide whether it is stale
 # (docs/design.md). The script of the job, workflow/scripts/train.py, is not in the digest: no number depends on it.
 STEPS += [
-    stale.Step("train", [TRACES[name]], [], lambda run=run: stale.why_run(run, Path(RESULTS)))
+    stale.Step("train", [TRACES[name]], [], lambda run=run: stale.why_run_again(run, Path(RESULTS)))
     for name, run in STUDY.runs.items()
 ]
+# one value if it is the same for all runs, because Snakemake evaluates a function for each job
+VALUES = {part: {getattr(run, part) for run in STUDY.runs.values()} for part in ("processes", "gpus")}
+OF_RUN = lambda part: lambda wildcards: getattr(STUDY.runs[wildcards.run], part)
+PROCESSES, GPUS = (min(values) if len(values) == 1 else OF_RUN(part) for part, values in VALUES.items())
 
 # With `--config partial=yes`, nothing is trained. Tables and figures are of the runs that have a current trace, and name
 # the others. The sweep then ends with an error, so that no status of 0 hides what is missing (Snakefile).
@@ -27,9 +31,9 @@ rule train:
         f"{RESULTS}/logs/train/{{run}}.log",
     conda:
         "../../envs/train.yaml"
-    threads: lambda wildcards: STUDY.runs[wildcards.run].processes
+    threads: PROCESSES
     resources:
-        gpu=lambda wildcards: STUDY.runs[wildcards.run].gpus,  # for device auto: --set-resources train:gpu=1
+        gpu=GPUS,  # for device auto: --set-resources train:gpu=1
     params:
         spec=lambda wildcards: STUDY.runs[wildcards.run].spec,
         code=lambda wildcards: STUDY.runs[wildcards.run].code,

@@ -16,7 +16,7 @@ from scipy import optimize, stats
 from sparsity_cliff.analysis import mixed
 
 Array = NDArray[np.float64]
-Known = Mapping[tuple[str, int], Array]  # (run, seed) -> scores of the held-out examples
+Known = Mapping[tuple[str, int], NDArray[np.float32]]  # (run, seed) -> scores of the held-out examples
 
 MIN_SEEDS = 2  # of a level and of the reference: one does not show how much seeds differ
 #: Columns of `Curve.design`.
@@ -116,7 +116,9 @@ def _level(configuration: str, part: pd.DataFrame, known: Known) -> Level:
     found = [known[key] for key in zip(part["run"], part["seed"], strict=True) if key in known] if known else []
     shared = min(map(len, found), default=0)
     all_known = shared > 0 and len(found) == len(part)
-    examples = np.mean([values[:shared] for values in found], axis=0, dtype=np.float64) if all_known else None
+    examples: Array | None = None
+    if all_known:
+        examples = np.asarray(np.mean([values[:shared] for values in found], axis=0, dtype=np.float64))
     sparsity = float(part["sparsity"].mean()) if len(part) else np.nan
     return Level(sparsity, scores, examples, configuration, part["seed"].to_numpy(np.float64))
 

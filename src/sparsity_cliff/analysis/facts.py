@@ -18,7 +18,8 @@ def read(path: str | Path, metrics: Iterable[str]) -> pd.DataFrame:
     with pq.ParquetFile(path) as file:
         groups = (file.read_row_group(number, use_threads=False) for number in range(file.num_row_groups))
         parts = [file.schema_arrow.empty_table(), *(_chosen(group, patterns) for group in groups)]
-        return pa.concat_tables(parts).unify_dictionaries().to_pandas(use_threads=False)
+        frame: pd.DataFrame = pa.concat_tables(parts).unify_dictionaries().to_pandas(use_threads=False)
+        return frame
 
 
 def _chosen(group: pa.Table, patterns: list[str]) -> pa.Table:

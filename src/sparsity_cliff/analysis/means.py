@@ -19,7 +19,7 @@ def finished(facts: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The facts of the seeds that finished. Names stay categories, because the rows can be millions."""
     run = facts["run"].astype("category").cat
     good = runs[runs["status"] == "finished"]
-    known = _keys(run.categories.get_indexer(good["run"]), good["seed"])
+    known = _keys(run.categories.get_indexer(pd.Index(good["run"])), good["seed"])
     return facts[_keys(run.codes, facts["seed"]).isin(known)].reset_index(drop=True)
 
 

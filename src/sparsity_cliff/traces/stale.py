@@ -8,6 +8,7 @@ that of its current settings, code, and inputs.
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from sparsity_cliff.study.spec import Run
@@ -34,6 +35,20 @@ def why_run(run: Run, results: Path) -> str:
     if changed := reader.changed_modules(about["code"], json.loads(run.code)):
         return f"code of {', '.join(changed)} changed"
     return UP_TO_DATE
+
+
+def why_run_again(run: Run, results: Path) -> str:
+    """The answer of `why_run`. A trace that is still the file that this process read is not read a second time."""
+    try:
+        state = (results / "traces" / f"{run.id}.parquet").stat()
+    except FileNotFoundError:
+        return why_run(run, results)
+    return _why_run(run, results, (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+
+
+@cache
+def _why_run(run: Run, results: Path, state: tuple[int, ...]) -> str:
+    return why_run(run, results)
 
 
 def why_made(outputs: Iterable[str], inputs: Sequence[str], own: str) -> str:
