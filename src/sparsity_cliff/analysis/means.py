@@ -23,8 +23,8 @@ def finished(facts: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 def over_seeds(frame: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataFrame:
     """Mean, low, high, and n of the column `value` within each group, with its `seeds` and their `values` as lists."""
     groups = frame.groupby(list(by), sort=False, dropna=False)
-    table = groups["value"].agg(mean="mean", deviation="std", n="count", values=list)
-    table = table.assign(seeds=groups["seed"].agg(list)).reset_index()
+    lists = {"values": ("value", list), "seeds": ("seed", list)}
+    table = groups.agg(mean=("value", "mean"), deviation=("value", "std"), n=("value", "count"), **lists).reset_index()
     freedom = (table["n"] - 1).clip(lower=1)
     half = stats.t.ppf(0.5 + level / 2, freedom) * table["deviation"] / np.sqrt(table["n"])
     return table.assign(low=table["mean"] - half, high=table["mean"] + half, level=level).drop(columns="deviation")

@@ -67,8 +67,8 @@ def _intermediate(facts: pd.DataFrame) -> pd.DataFrame:
     rows = rows[((rows["depth"] > first) & (rows["depth"] < last)) | (last - first < 2)]
     rows = rows[rows["value"] > 0]
     keys = [*CELL, "run", "seed", "step", "split"]
-    means = rows.assign(value=np.log(rows["value"])).groupby(keys, sort=False)["value"].mean()
-    return np.exp(means).reset_index().assign(metric="spike_ratio", layer=None, depth=np.nan)
+    means = rows.assign(value=np.log(rows["value"])).groupby(keys, sort=False)["value"].mean().reset_index()
+    return means.assign(value=np.exp(means["value"]), metric="spike_ratio", layer=None, depth=np.nan)
 
 
 def _geometric(frame: pd.DataFrame, by: list[str], level: float) -> pd.DataFrame:
