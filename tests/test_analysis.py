@@ -233,7 +233,7 @@ def test_spikes_are_geometric_means_over_seeds(study: Traces) -> None:
     whole = table[table.index.get_level_values("layer").isna()]["mean"]
     assert whole["spike"].tolist() == pytest.approx([12.0, 12.0])
     assert whole["spike_ratio"].tolist() == pytest.approx([3.0, 3.0])
-    assert table.loc[("spike", "a", 4), "values"].item() == pytest.approx([3.0, 6.0, 12.0])
+    assert table.loc[("spike", "a", 4), "values"] == pytest.approx([3.0, 6.0, 12.0])
 
 
 def test_amplification_is_over_relu_at_the_same_site_step_and_seed(study: Traces) -> None:

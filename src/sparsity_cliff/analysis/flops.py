@@ -20,5 +20,6 @@ def flops(facts: pd.DataFrame, points: pd.DataFrame, levels: pd.DataFrame, level
     wide = wide.reindex(columns=list(METRICS))
     share = (wide["potential_flops"] / wide["dense_flops"].where(wide["dense_flops"] > 0)).rename("flops").reset_index()
     keys = ["architecture", "configuration"]
-    share = points[["run", "seed", *keys]].merge(share, on=["run", "seed"]).groupby(keys, sort=False)["flops"].mean()
-    return levels.assign(level=level).merge(share.dropna().reset_index(), on=keys)
+    known = points[["run", "seed", *keys]].merge(share, on=["run", "seed"])
+    means = known.groupby(keys, sort=False)["flops"].mean().dropna().reset_index()
+    return levels.assign(level=level).merge(means, on=keys)

@@ -37,8 +37,9 @@ def named(frame: pd.DataFrame) -> pd.DataFrame:
 def over_seeds(frame: pd.DataFrame, by: Sequence[str], level: float) -> pd.DataFrame:
     """Mean, low, high, and n of the column `value` within each group, with its `seeds` and their `values` as lists."""
     groups = frame.groupby(list(by), sort=False, dropna=False, observed=True)
-    numbers: pd.DataFrame = groups["value"].agg(mean="mean", deviation="std", n="count", values=list)
-    table = named(numbers.assign(seeds=groups["seed"].agg(list)).reset_index())
+    lists = {"values": ("value", list), "seeds": ("seed", list)}
+    numbers = groups.agg(mean=("value", "mean"), deviation=("value", "std"), n=("value", "count"), **lists)
+    table = named(numbers.reset_index())
     freedom = (table["n"] - 1).clip(lower=1)
     half = stats.t.ppf(0.5 + level / 2, freedom) * table["deviation"] / np.sqrt(table["n"])
     return table.assign(low=table["mean"] - half, high=table["mean"] + half, level=level).drop(columns="deviation")

@@ -70,8 +70,9 @@ def _intermediate(facts: pd.DataFrame) -> pd.DataFrame:
     rows = rows[((rows["depth"] > first) & (rows["depth"] < last)) | (last - first < 2)]
     rows = rows[rows["value"] > 0]
     keys = [*CELL, "run", "seed", "step", "split"]
-    means = rows.assign(value=np.log(rows["value"])).groupby(keys, sort=False, observed=True)["value"].mean()
-    return np.exp(means).reset_index().assign(metric="spike_ratio", layer=None, depth=np.nan)
+    logs = rows.assign(value=np.log(rows["value"])).groupby(keys, sort=False, observed=True)["value"]
+    means = logs.mean().reset_index()
+    return means.assign(value=np.exp(means["value"]), metric="spike_ratio", layer=None, depth=np.nan)
 
 
 def _geometric(frame: pd.DataFrame, by: list[str], level: float) -> pd.DataFrame:

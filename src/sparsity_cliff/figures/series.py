@@ -76,7 +76,8 @@ def _seeds(axes: Axes, line: pd.DataFrame, x: str, series: str, look: Look, conn
 
 def shown(frame: pd.DataFrame) -> "pd.Series[float]":
     """All means, and the values of the seeds that are drawn."""
-    return pd.concat([frame["mean"], frame.loc[frame["n"] < FEW, "values"].explode().astype(float)])
+    every: pd.Series[float] = pd.concat([frame["mean"], frame.loc[frame["n"] < FEW, "values"].explode().astype(float)])
+    return every
 
 
 def data_handles(frame: pd.DataFrame) -> page.Handles:
