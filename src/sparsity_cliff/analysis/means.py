@@ -20,7 +20,7 @@ def finished(facts: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     run = facts["run"].astype("category").cat
     good = runs[runs["status"] == "finished"]
     known = _keys(run.categories.get_indexer(pd.Index(good["run"])), good["seed"])
-    return facts[_keys(run.codes, facts["seed"]).isin(known)].reset_index(drop=True)
+    return facts[_keys(run.codes, facts["seed"]).isin(known).to_numpy()].reset_index(drop=True)
 
 
 def _keys(runs: ArrayLike, seeds: pd.Series) -> pd.Series:
