@@ -230,7 +230,8 @@ def test_an_analysis_reads_the_facts_of_its_metrics(
     every, _ = study.tables()
     names = {"gradient_all" if name == "gradient_*" else name for name in metrics}
     expected = every[every["metric"].isin(names)].reset_index(drop=True)
-    pd.testing.assert_frame_equal(named(facts.read(tmp_path / "facts.parquet", metrics)), named(expected))
+    found = named(facts.read(tmp_path / "facts.parquet", metrics))
+    pd.testing.assert_frame_equal(found, named(expected), check_dtype=False)  # depths without a gap are integers
 
 
 def test_finished_facts_are_those_of_a_merge(tmp_path: Path) -> None:
