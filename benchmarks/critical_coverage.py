@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import optimize, stats
 
 from sparsity_cliff.analysis import critical
+from sparsity_cliff.analysis.curves import Level
 
 PAGE = Path(__file__).parents[1] / "docs" / "critical.md"
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
@@ -62,15 +63,13 @@ def generator(*key: object) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(repr(key).encode()))
 
 
-def level(
-    x: float, score: float, seeds: int, noise: Noise, difficulty: np.ndarray, rng: np.random.Generator
-) -> critical.Level:
+def level(x: float, score: float, seeds: int, noise: Noise, difficulty: np.ndarray, rng: np.random.Generator) -> Level:
     """The runs at sparsity x with the expected score `score`."""
     spread = noise.seeds + noise.rising * (x - START) / (1 - START)
     a = stats.norm.ppf(score) * np.sqrt(1 + DIFFICULTY**2 + spread**2)
     effects = a + rng.normal(0, spread, (seeds, 1))
     right = rng.random((seeds, len(difficulty))) < stats.norm.cdf(effects + difficulty)
-    return critical.Level(x, right.mean(axis=1), right.mean(axis=0))
+    return Level(x, right.mean(axis=1), right.mean(axis=0))
 
 
 def true_critical(truth: Callable[[float, float], float], at: float, tolerance: float) -> float:
