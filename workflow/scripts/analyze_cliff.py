@@ -5,20 +5,18 @@ from sparsity_cliff.logs import logged
 with logged(snakemake.log[0]):
     import json
 
-    from sparsity_cliff.analysis import cliff, critical, curves
-    from sparsity_cliff.analysis.flops import flops
+    from sparsity_cliff.analysis import cliff, critical, curves, flops
     from sparsity_cliff.analysis.points import points
     from sparsity_cliff.traces.origin import digest, read_table, write_table
 
     origin = digest(snakemake.params.own, snakemake.input)
     facts, runs, examples = map(read_table, snakemake.input)
-    settings = json.loads(snakemake.params.own)["settings"]
-    baseline, level = settings["baseline"], settings["level"]
-    found = points(facts, runs, settings["losses"], baseline)
+    baseline, level, losses = map(json.loads(snakemake.params.own)["settings"].get, ("baseline", "level", "losses"))
+    found = points(facts, runs, losses, baseline)
     controls, others = (make(found, examples, baseline) for make in (curves.curves, curves.others))
     brackets = critical.criticals(controls, level=level)
     levels = curves.levels([*controls, *others], level)
     tables = [found, levels, brackets, critical.worst(brackets), cliff.cliffs(controls, level=level)]
-    tables.append(flops(facts, found, levels, level))
+    tables.append(flops.flops(facts, found, levels, level))
     for table, path in zip(tables, snakemake.output, strict=True):
         write_table(table, path, origin)
