@@ -11,9 +11,8 @@ with logged(snakemake.log[0]):
 
     origin = digest(snakemake.params.own, snakemake.input)
     (runs, examples), scores = map(read_table, snakemake.input[1:]), facts.read(snakemake.input[0], METRICS)
-    settings = json.loads(snakemake.params.own)["settings"]
-    baseline, level = settings["baseline"], settings["level"]
-    found = points(scores, runs, settings["losses"], baseline)
+    baseline, level, losses = map(json.loads(snakemake.params.own)["settings"].get, ("baseline", "level", "losses"))
+    found = points(scores, runs, losses, baseline)
     controls, others = (make(found, examples, baseline) for make in (curves.curves, curves.others))
     brackets = critical.criticals(controls, level=level)
     levels = curves.levels([*controls, *others], level)
