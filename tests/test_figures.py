@@ -400,6 +400,8 @@ def test_drift_shows_both_controls():
     [
         ("bracket", 0.76, 0.83, "−5 % at 80 % [76, 83]"),
         ("beyond the range measured", 0.98, np.nan, "−5 % above 98 %"),
+        ("beyond the range measured", 0.9991, np.nan, "−5 % above 99.9 %"),
+        ("bracket", 0.995, 1.0, "−5 % at 80 % [99.5, 100]"),
         ("not reached", np.nan, 0.6, "−5 % below 60 %"),
         ("undecided", np.nan, 0.9, "−5 % in […, 90]"),
         ("too few runs", np.nan, np.nan, "too few runs"),
@@ -414,7 +416,7 @@ def test_cliff_says_each_verdict(verdict, low, high, words):
         page = module.draw(levels, changed, falls.assign(verdict="gradual decline"))
         page.draw_without_rendering()
     said = [text.get_text() for axes in page.axes for text in axes.texts]
-    assert f"{words}; gradual decline" in said
+    assert f"{words}\ngradual decline" in said
 
 
 PAIRS = [*(title for name in ARCHITECTURES for title in (name, f"{name} · mse")), "mpsenet"]  # of "large"

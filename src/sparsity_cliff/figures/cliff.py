@@ -1,5 +1,6 @@
 """What sparsity costs: relative score against measured activation sparsity, with the bracket of critical sparsity."""
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -92,7 +93,7 @@ def _axes(axes: Axes, title: str, bottom: float, first: bool) -> None:
     score_axis(axes, bottom - 0.02)
     axes.set_xlabel("activation sparsity (%)")
     axes.set_ylabel("relative score (%)" if first else "")
-    axes.set_title(page.folded(title, 1.3), loc="left", pad=4 + 1.4 * SMALL)
+    axes.set_title(page.folded(title, 1.3), loc="left", pad=4 + 2.6 * SMALL)
 
 
 def score_axis(axes: Axes, bottom: float) -> None:
@@ -109,22 +110,28 @@ def _words(axes: Axes, critical: pd.DataFrame, cliff: pd.DataFrame) -> None:
     if len(rows) and rows["n_levels"].iloc[0]:
         row = next(rows.itertuples())
         own = cliff[(cliff["mechanism"] == row.mechanism) & (cliff["start"] == START)]
-        text = f"{place(row)}; {own['verdict'].iloc[0]}"
+        text = f"{place(row)}\n{own['verdict'].iloc[0]}"
     above: Any = {"textcoords": "offset points", "xycoords": "axes fraction", "va": "baseline"}
     axes.annotate(text, (0, 1), (0, 4), fontsize=SMALL, **above)
 
 
 def place(row: Any) -> str:
     """Critical sparsity in words, such as "−5 % at 83 % [78, 86]"; an open end is an ellipsis."""
-    low, high = (f"{100 * end:.0f}" if pd.notna(end) else "…" for end in (row.low, row.high))
+    low, high = (_percent(end) if pd.notna(end) else "…" for end in (row.low, row.high))
     lost = f"−{100 * row.tolerance:g} %"
     if row.verdict == "bracket":
-        return f"{lost} at {100 * row.sparsity:.0f} % [{low}, {high}]"
+        return f"{lost} at {_percent(row.sparsity)} % [{low}, {high}]"
     if row.verdict == "beyond the range measured":
         return f"{lost} above {low} %"
     if row.verdict == "not reached":
         return f"{lost} below {high} %"
     return f"{lost} in [{low}, {high}]" if row.verdict == "undecided" else str(row.verdict)
+
+
+def _percent(share: float) -> str:
+    """A share in whole percent, but above 99 % with a decimal, because 99.9 % is not 100 %."""
+    value = 100 * share
+    return f"{value:.0f}" if value <= 99 else f"{math.floor(10 * value + 1e-6) / 10:g}"
 
 
 def handles(controls: dict[str, Look], others: dict[str, Look]) -> page.Handles:
