@@ -7,12 +7,13 @@ SNAKEMAKE = $(BIN)/snakemake --configfile $(STUDY) --cores $(CORES) --workflow-p
 # After a failure: tables and figures of the runs that have finished, and an error that names the others.
 PARTIAL = $(SNAKEMAKE) --config partial=yes
 VALID = $(BIN)/sparsity-cliff runs $(STUDY) > /dev/null 2>&1
+SWEEP = $(SNAKEMAKE) $(shell test -t 2 && echo --logger rich) || { $(VALID) && $(PARTIAL); }
 
 .PHONY: sweep unlock figures report reference runs test test-large slurm check lint types format benchmark clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/installed  ## run the study (STUDY=file) to its tables and figures
-	$(SNAKEMAKE) $(shell test -t 2 && echo --logger rich) || { $(VALID) && $(PARTIAL); }
+	$(SWEEP)
 	@$(BIN)/sparsity-cliff claims $(STUDY)
 	@echo "figures: results/*/figures, tables: results/*/tables"
 
@@ -23,7 +24,7 @@ figures: .venv/installed  ## make the figures, and whatever they need
 	$(SNAKEMAKE) all
 
 report: .venv/installed  ## one HTML page with every figure, its caption, and its provenance, also of an incomplete study
-	@$(MAKE) sweep; status=$$?; $(VALID) && $(PARTIAL) --report results/report.html && exit $$status
+	$(SWEEP); status=$$?; $(VALID) && $(PARTIAL) --report results/report.html && exit $$status
 
 reference: sweep  ## run the study and compare it with the reference results in the repository
 	$(BIN)/sparsity-cliff reference $(STUDY)

@@ -107,7 +107,8 @@ def recipe(project: Sweep, words: list[str]) -> str:
     done = shell(project, shlex.join(["make", "-n", *words[1:]]))
     lines = done.stdout.replace(".venv/bin/", "").splitlines()
     ours = [line for line in lines if re.match("snakemake --configfile (?!.* --unlock)|sparsity-cliff ", line)]
-    return done.stderr if done.returncode else carry_out(ours[0], project) if ours else ""
+    first = ours[0].partition(" || ")[0] if ours else ""  # what follows is for a sweep that fails
+    return done.stderr if done.returncode else carry_out(first, project) if first else ""
 
 
 def parts(project: Sweep, words: list[str]) -> str:
