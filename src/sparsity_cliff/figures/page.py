@@ -194,7 +194,8 @@ def depth_axis(axes: Axes) -> None:
 def log_axis(axes: Axes, low: float, high: float) -> None:
     """Make y logarithmic from `low` to `high`, with a few labels even on a short axis."""
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=6))
+    subs = (1, 2, 5) if high < 30 * low else (1, 3) if high < 300 * low else (1,)
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=subs, numticks=6))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_locator(ticker.NullLocator())
     axes.set_ylim(low / 1.2, 1.2 * high)
