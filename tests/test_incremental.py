@@ -22,7 +22,7 @@ from sparsity_cliff.study.spec import Study
 from sparsity_cliff.study.table import load
 
 FIGURES = {"drift", "sparsity_over_steps", "sparsity_by_depth", "cliff", "target_sparsity", "weights"}
-FIGURES |= {"theory", "near_zero_share", "spikes", "critical", "claims"}
+FIGURES |= {"theory", "near_zero_share", "spikes", "critical", "claims", "flops", "loss_and_spikes"}
 DOWNSTREAM = {"collect", "analyze_cliff", "analyze_drift", "analyze_layers", "analyze_claims", "draw"}
 
 

@@ -42,7 +42,13 @@ def test_grid_blocks_are_full_cross_products() -> None:
     assert len(plan.runs) == 2**6
     run = plan.runs["mlp.relu.plain.mse.random.s0-2"]
     assert run.seeds == (0, 1, 2)
-    assert json.loads(run.spec)["data"] == {"axis": "random", "examples": 400, "function": "mnist1d", "name": "mnist1d"}
+    assert json.loads(run.spec)["data"] == {
+        "axis": "random",
+        "examples": 400,
+        "held_out": None,
+        "function": "mnist1d",
+        "name": "mnist1d",
+    }
     assert "vit.gelu.cross_entropy.real.s7" in plan.runs
 
 
