@@ -174,7 +174,8 @@ def test_the_code_of_a_figure_redraws_that_figure(code: Sweep, finished: Sweep) 
         text = path.read_text()
         path.write_text(text + "\nCHANGED = 1\n")
         after = codes()
-        assert {name for name in FIGURES if before[name] != after[name]} == {figure}
+        users = {"flops"} if figure == "cliff" else set()  # it draws the marks and curves of cliff
+        assert {name for name in FIGURES if before[name] != after[name]} == {figure} | users
         path.write_text(text)
 
     path = finished.folder / "src" / "sparsity_cliff" / "figures" / "drift.py"
