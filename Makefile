@@ -7,7 +7,7 @@ SNAKEMAKE = $(BIN)/snakemake --configfile $(STUDY) --cores $(CORES) --workflow-p
 # After a failure: tables and figures of the runs that have finished, and an error that names the others.
 PARTIAL = $(SNAKEMAKE) --config partial=yes
 VALID = $(BIN)/sparsity-cliff runs $(STUDY) > /dev/null 2>&1
-SWEEP = $(SNAKEMAKE) $(shell test -t 2 && echo --logger rich) || { $(VALID) && $(PARTIAL); }
+SWEEP = trap 'exit 130' INT; $(SNAKEMAKE) $(shell test -t 2 && echo --logger rich) || { $(VALID) && $(PARTIAL); }
 
 .PHONY: sweep unlock figures report reference runs test test-large slurm check lint types format benchmark clean
 .DEFAULT_GOAL := sweep

@@ -106,8 +106,8 @@ def run_table(project: Sweep, words: list[str]) -> str:
 def recipe(project: Sweep, words: list[str]) -> str:
     done = shell(project, shlex.join(["make", "-n", *words[1:]]))
     lines = done.stdout.replace(".venv/bin/", "").splitlines()
-    ours = [line for line in lines if re.match("snakemake --configfile (?!.* --unlock)|sparsity-cliff ", line)]
-    first = ours[0].partition(" || ")[0] if ours else ""  # what follows is for a sweep that fails
+    pattern = r"(?:trap [^;]*; )?(snakemake --configfile (?!.* --unlock).*?|sparsity-cliff .*?)(?: \|\| |$)"
+    first = next((found[1] for line in lines if (found := re.match(pattern, line))), "")
     return done.stderr if done.returncode else carry_out(first, project) if first else ""
 
 

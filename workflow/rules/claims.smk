@@ -3,7 +3,7 @@ CLAIMS = step(
     "analyze_claims",
     inputs=[*FACTS_AND_RUNS, *TABLE("points", "critical", "theory")],
     outputs=[f"{RESULTS}/tables/claims.{kind}" for kind in ("parquet", "csv", "md")],
-    modules=["analysis.ledger"],
+    modules=["analysis.facts", "analysis.ledger", "traces.unfinished"],
     settings={key: STUDY.cliff[key] for key in ("baseline", "level")},
 )
 TABLES += CLAIMS.outputs

@@ -11,7 +11,9 @@ PROCESSES, GPUS = (min(values) if len(values) == 1 else OF_RUN(part) for part, v
 
 # With `--config partial=yes`, nothing is trained. Tables and figures are of the runs that have a current trace, and name
 # the others. The sweep then ends with an error, so that no status of 0 hides what is missing (Snakefile).
-NOW = {name: stale.why_run(run, Path(RESULTS)) if PARTIAL else stale.UP_TO_DATE for name, run in STUDY.runs.items()}
+NOW = {
+    name: stale.why_run_again(run, Path(RESULTS)) if PARTIAL else stale.UP_TO_DATE for name, run in STUDY.runs.items()
+}
 MISSING = sorted(name for name, why in NOW.items() if why != stale.UP_TO_DATE)
 INCLUDED = {name: path for name, path in TRACES.items() if name not in MISSING}
 INCOMPLETE = (
