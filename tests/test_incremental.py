@@ -189,13 +189,19 @@ def test_the_common_style_redraws_all_figures_and_nothing_else(finished: Sweep) 
     assert finished.planned() == {("draw", figure) for figure in FIGURES}
 
 
-def test_the_code_of_the_cliff_runs_its_analysis_and_what_shows_it(finished: Sweep) -> None:
-    path = finished.folder / "src" / "sparsity_cliff" / "analysis" / "cliff.py"
+@pytest.mark.parametrize(
+    ("module", "rules"),
+    [
+        ("analysis/cliff.py", {"analyze_cliff", "analyze_claims"}),
+        ("analysis/facts.py", {"analyze_cliff", "analyze_drift", "analyze_layers", "analyze_claims"}),
+    ],
+)
+def test_the_code_of_an_analysis_runs_the_scripts_that_import_it(finished: Sweep, module: str, rules: set[str]) -> None:
+    path = finished.folder / "src" / "sparsity_cliff" / module
     path.write_text(path.read_text() + "\nCHANGED = 1\n")
     planned = finished.planned()
-    assert ("analyze_cliff", "") in planned
     assert ("draw", "cliff") in planned
-    assert {rule for rule, _ in planned} == {"analyze_cliff", "analyze_claims", "draw"}
+    assert {rule for rule, _ in planned} == rules | {"draw"}
 
 
 def test_settings_of_the_analysis_train_nothing(finished: Sweep) -> None:

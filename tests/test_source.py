@@ -334,6 +334,19 @@ def test_reach_follows_circles_and_the_packages_own_init(package: Package) -> No
     assert digests.reach(frozenset({"lab.a"})) == {"lab", "lab.a", "lab.b", "lab.c"}
 
 
+def test_the_code_of_a_script_is_its_own_and_that_of_all_its_imports(package: Package, tmp_path: Path) -> None:
+    """A script of the workflow has no module name, and its digest must not depend on the folder of the clone."""
+    script = tmp_path / "draw.py"
+    script.write_text("import os\n\nif os.sep:\n    from sparsity_cliff.traces import unfinished, origin\n")
+    package.write("lab/a.py", "thing = 1\n")
+    code = digests.code((script, "lab.a"))
+    imports = digests.reach(frozenset({"sparsity_cliff.traces.unfinished", "sparsity_cliff.traces.origin"}))
+    assert code.keys() == {"draw.py", "lab", "lab.a", *imports}
+    (tmp_path / "elsewhere").mkdir()
+    moved = script.rename(tmp_path / "elsewhere" / "draw.py")
+    assert digests.code((moved, "lab.a")) == code
+
+
 @pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
 def test_reach_leaves_out_what_is_installed_anywhere(
     package: Package, folder: str, monkeypatch: pytest.MonkeyPatch

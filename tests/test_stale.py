@@ -507,8 +507,9 @@ def test_names_of_the_grid_in_another_order_run_nothing(finished: Sweep) -> None
             marks=pytest.mark.large,
         ),
         ("src/sparsity_cliff/analysis/cliff.py", "\nimport ", "\nimprt "),
+        pytest.param("workflow/scripts/analyze_drift.py", "import json", "import json, os", marks=pytest.mark.large),
     ],
-    ids=["a run", "a setting", "no study", "a model", "no code"],
+    ids=["a run", "a setting", "no study", "a model", "no code", "a script"],
 )
 def test_an_edit_while_a_sweep_runs_is_no_success(finished: Sweep, path: str, old: str, new: str) -> None:
     """Only what was trained before it is then current: a status of 0 would say that all is."""

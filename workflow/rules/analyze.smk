@@ -12,14 +12,12 @@ CLIFF = step(
     "analyze_cliff",
     inputs=COLLECT.outputs,
     outputs=TABLE("points", "levels", "critical", "worst", "cliff", "flops"),
-    modules=[f"analysis.{part}" for part in ("facts", "points", "curves", "critical", "cliff", "flops")],
     settings=STUDY.cliff,
 )
 DRIFT = step(
     "analyze_drift",
     inputs=FACTS_AND_RUNS,
     outputs=TABLE("drift", "drift_contrasts"),
-    modules=["analysis.facts", "analysis.drift"],
     settings=STUDY.drift,
 )
 LAYERS = step(
@@ -29,12 +27,9 @@ LAYERS = step(
         *("sparsity_over_steps", "sparsity_by_depth", "gradient_signs", "spikes", "weight_histograms"),
         "loss_and_spikes",
     ),
-    modules=[f"analysis.{part}" for part in ("facts", "sparsity", "gradients", "spikes", "weights")],
     settings={"level": STUDY.drift["level"], "relu": RELU},
 )
-THEORY = step(
-    "analyze_theory", inputs=[], outputs=TABLE("theory"), modules=["analysis.theory"], settings=ENTRIES, selected=NAMED
-)
+THEORY = step("analyze_theory", inputs=[], outputs=TABLE("theory"), settings=ENTRIES, selected=NAMED)
 
 
 rule analyze_cliff:

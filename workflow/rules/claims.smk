@@ -3,7 +3,6 @@ CLAIMS = step(
     "analyze_claims",
     inputs=[*FACTS_AND_RUNS, *TABLE("points", "critical", "theory")],
     outputs=[f"{RESULTS}/tables/claims.{kind}" for kind in ("parquet", "csv", "md")],
-    modules=["analysis.facts", "analysis.ledger", "traces.unfinished"],
     settings={key: STUDY.cliff[key] for key in ("baseline", "level")},
 )
 TABLES += CLAIMS.outputs

@@ -4,7 +4,6 @@ COLLECT = step(
     "collect",
     inputs=list(INCLUDED.values()),
     outputs=[f"{RESULTS}/tables/{table}.parquet" for table in ("facts", "runs", "examples")],
-    modules=["analysis.collect"],
     settings={run: STUDY.runs[run].spec for run in MISSING} or None,
 )
 

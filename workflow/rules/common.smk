@@ -40,7 +40,7 @@ wildcard_constraints:
 
 
 STEPS = []  # in the order of the workflow; judged by contents (docs/design.md) at the start and the end of a sweep
-CODE = {}  # (module, what it looks up) -> digests, as computed while the rules were read
+CODE = {}  # arguments of digests.code -> its result while the rules were read
 
 
 @cache
@@ -73,14 +73,14 @@ def data_file(wildcards):
     return path
 
 
-def step(rule, inputs, outputs, modules, settings=None, script=None, selected=frozenset()):
-    """A job whose tables or figures carry the digest of their origin. `own` holds its settings, code, and script."""
-    keys = [(f"sparsity_cliff.{module}", selected) for module in modules]
-    CODE.update((key, digests.code(*key)) for key in keys)
-    text = digests.file_digest(Path(workflow.basedir) / "workflow" / "scripts" / f"{script or rule}.py")
-    own = spec.canonical({"settings": settings, "code": [CODE[key] for key in keys], "script": text})
-    STEPS.append(stale.Step(rule, outputs, inputs, lambda: stale.why_made(outputs, inputs, own)))
+def step(rule, inputs, outputs, settings=None, script=None, loads=(), selected=frozenset()):
+    """A job whose tables or figures carry the digest of their origin. `own` holds its settings and all of its code.
 
+    The code is the script, its imports, and what it looks up at run time: the modules `loads`, and `selected`."""
+    key = ((Path(workflow.basedir) / f"workflow/scripts/{script or rule}.py", *loads), selected)
+    CODE[key] = digests.code(*key)
+    own = spec.canonical({"settings": settings, "code": CODE[key]})
+    STEPS.append(stale.Step(rule, outputs, inputs, lambda: stale.why_made(outputs, inputs, own)))
     read = lambda wildcards: inputs if wanted(*outputs) else [ancient(path) for path in inputs]
     return SimpleNamespace(inputs=read, outputs=outputs, own=own)
 

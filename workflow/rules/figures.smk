@@ -6,7 +6,7 @@ DRAWN = {
         f"draw_{figure}",
         inputs=TABLE(*entry.tables, "runs"),
         outputs=[f"{RESULTS}/figures/{figure}.{kind}" for kind in ("pdf", "png", "csv")],
-        modules=[entry.module, "traces.unfinished"],
+        loads=[f"sparsity_cliff.{entry.module}"],
         settings=figure,
         script="draw_figure",
     )

@@ -13,16 +13,25 @@ from sparsity_cliff.study import options, source
 from sparsity_cliff.study.registry import REGISTRIES
 from sparsity_cliff.study.source import PACKAGE, SourceError, bound, entries, locate, path_of, tree_of, tree_of_file
 
+#: A module by its dotted name, or a script of the workflow by its path.
+Part = str | Path
+
+
+def _tree(part: Part) -> ast.Module:
+    """The syntax tree of a part, without docstrings."""
+    return tree_of_file(part) if isinstance(part, Path) else tree_of(part)
+
 
 @cache
-def _imported(module: str) -> set[tuple[str, str | None]]:
-    """(module, name) of every import of the package's or the user's own code, anywhere in a module.
+def _imported(part: Part) -> set[tuple[str, str | None]]:
+    """(module, name) of every import of the package's or the user's own code, anywhere in a module or a script.
 
     name is None if a whole module is imported.
     """
+    module = PACKAGE if isinstance(part, Path) else part
     package = module if path_of(module).name == "__init__.py" else module.rpartition(".")[0]
     found: set[tuple[str, str | None]] = set()
-    for node in ast.walk(tree_of(module)):
+    for node in ast.walk(_tree(part)):
         if isinstance(node, ast.Import):
             found |= {(alias.name, None) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -61,30 +70,30 @@ def _is_module(name: str) -> bool:
 
 
 @cache
-def reach(roots: frozenset[str]) -> frozenset[str]:
-    """The modules of the package's and the user's own code that `roots` reach by imports, including `roots`."""
-    seen: set[str] = set()
+def reach(roots: frozenset[Part]) -> frozenset[Part]:
+    """`roots`, and the modules of the package's and the user's own code that they reach by imports."""
+    seen: set[Part] = set()
     todo = set(roots)
     while todo:
-        module = todo.pop()
-        seen.add(module)
-        parent = module.rpartition(".")[0]
+        part = todo.pop()
+        seen.add(part)
+        parent = "" if isinstance(part, Path) else part.rpartition(".")[0]
         parents = {parent} if parent and _is_module(parent) else set()  # a folder without __init__.py has no code
-        todo |= ({name for name, _ in _imported(module)} | parents) - seen
+        todo |= ({name for name, _ in _imported(part)} | parents) - seen
     return frozenset(seen)
 
 
 @cache
-def module_digest(module: str, used: frozenset[str]) -> str:
-    """Digest of a module's code, without comments, docstrings, and formatting.
+def part_digest(part: Part, used: frozenset[str]) -> str:
+    """Digest of the code of a module or a script, without comments, docstrings, and formatting.
 
     In a module that holds a registry, the digest covers the entries in `used`, the code that they use, and all code
     that does not belong to an entry. `used` also holds names that other modules import from this one.
     """
-    statements = list(tree_of(module).body)
+    statements = list(_tree(part).body)
     lines = []
     for kind, (home, name) in REGISTRIES.items():
-        if home == module:
+        if home == part:
             table = entries(kind)
             lines += [f"{key} = {ast.unparse(value)}" for key, value in table.items() if key in used]
             statements = [s for s in statements if name not in bound(s)]
@@ -94,12 +103,6 @@ def module_digest(module: str, used: frozenset[str]) -> str:
             statements = [s for s in statements if s in public or not (bound(s) & (private - shared))]
     lines += [ast.unparse(statement) for statement in statements]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
-
-
-@cache
-def file_digest(path: Path) -> str:
-    """Digest of the code in a file outside the package, such as a script of the workflow."""
-    return hashlib.sha256(ast.unparse(tree_of_file(path)).encode()).hexdigest()[:12]
 
 
 def forget() -> None:
@@ -125,20 +128,22 @@ def _closure(statements: list[ast.stmt], roots: Sequence[ast.AST]) -> set[str]:
 
 
 @cache
-def code(roots: str | tuple[str, ...], selected: frozenset[tuple[str, str]] = frozenset()) -> dict[str, str]:
-    """Module -> digest, for all modules that `roots` (one module or several) reach by imports.
+def code(roots: str | tuple[Part, ...], selected: frozenset[tuple[str, str]] = frozenset()) -> dict[str, str]:
+    """Module, or file name of a script -> digest, for all code that `roots` reach by imports.
 
+    roots: one module, or several modules and scripts.
     selected: pairs (kind of registry, name or module:object) that the code looks up at run time. An entry in a file of
     its own, or an importable object, adds that file and its imports. Other entries of a registry do not count.
     """
-    named = {roots} if isinstance(roots, str) else set(roots)
-    modules = reach(frozenset(named | {locate(kind, function)[0] for kind, function in selected}))
+    named: set[Part] = {roots} if isinstance(roots, str) else set(roots)
+    parts = reach(frozenset(named | {locate(kind, function)[0] for kind, function in selected}))
     used: dict[str, set[str]] = {REGISTRIES[kind][0]: set() for kind, _ in selected}
     for kind, function in selected:
         used[REGISTRIES[kind][0]].add(function)
-    for module in modules:
-        for home, name in _imported(module):
+    for part in parts:
+        for home, name in _imported(part):
             # if a whole module is imported, any of its names may be used
             names = {n for s in tree_of(home).body for n in bound(s)} if name in (None, "*") else {str(name)}
             used.setdefault(home, set()).update(names)
-    return {module: module_digest(module, frozenset(used.get(module, ()))) for module in sorted(modules)}
+    names_of = {part.name if isinstance(part, Path) else part: part for part in parts}
+    return {name: part_digest(part, frozenset(used.get(name, ()))) for name, part in sorted(names_of.items())}
