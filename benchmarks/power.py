@@ -9,6 +9,9 @@ architecture, mechanism, and tolerance. The components of variance are those of 
 
 A draw of the study has the study's levels and seeds. Scores of seeds are normal, or with --resample, drawn from the
 finished study's own deviations.
+
+`python benchmarks/power.py config.yaml --publish` puts both beside what the finished study has measured, and writes the
+table between the markers of docs/scale.md.
 """
 
 import argparse
@@ -18,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from critical_coverage import publish
 
 from sparsity_cliff.analysis import cliff, critical
 from sparsity_cliff.analysis.collect import mechanism
@@ -26,6 +30,9 @@ from sparsity_cliff.study import table as studies
 
 TABLES = Path(__file__).parents[1] / "reference" / "laptop"
 START = 0.02  # of the stretch whose verdict is counted
+PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
+BEGIN, END = "<!-- power: begin -->", "<!-- power: end -->"
+SHOWN = 0.05  # tolerance of the published table
 
 
 class Design(NamedTuple):
@@ -149,13 +156,40 @@ def power(study: studies.Study, tables: Path, draws: int, resample: bool) -> pd.
     return pd.DataFrame(rows)
 
 
+def compared(study: studies.Study, tables: Path, draws: int) -> str:
+    """A table of the promised, the resampled, and the measured half-widths at a loss of SHOWN, in points."""
+    measured = pd.read_parquet(tables / "critical.parquet").set_index(["architecture", "mechanism", "tolerance"])
+    normal, resampled = (
+        found[found["tolerance"] == SHOWN].set_index(["architecture", "mechanism"])
+        for found in (power(study, tables, draws, resample) for resample in (False, True))
+    )
+    lines = [
+        "| architecture | levels | seeds: reference, level | bracket: promised, resampled | half-width: promised | "
+        "resampled | measured |",
+        "| --- | --: | --: | --: | --: | --: | --- |",
+    ]
+    for key, row in normal.iterrows():
+        other, found = resampled.loc[key], measured.loc[(*key, SHOWN)]
+        half = (found["high"] - found["low"]) / 2
+        widths = [f"{100 * one['half-width']:.1f}" if one["bracket"] else "–" for one in (row, other)]
+        shown = f"{100 * half:.1f}" if found["verdict"] == "bracket" else found["verdict"]
+        sizes = f"{row['levels']:.0f} | {row['reference']:.0f}, {row['seeds']:.0f}"
+        brackets = f"{100 * row['bracket']:.0f} %, {100 * other['bracket']:.0f} %"
+        lines.append(f"| {key[0]} | {sizes} | {brackets} | {' | '.join(widths)} | {shown} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="study file")
     parser.add_argument("--components", type=Path, default=TABLES, help="folder with the tables of a finished study")
     parser.add_argument("--draws", type=int, default=200, help="simulated studies")
     parser.add_argument("--resample", action="store_true", help="draw deviations of seeds from the finished study")
+    parser.add_argument("--publish", action="store_true", help="write the comparison into docs/scale.md")
     options = parser.parse_args()
+    if options.publish:
+        publish(PAGE, BEGIN, END, [compared(studies.open_file(options.study), options.components, options.draws)])
+        return
     table = power(studies.open_file(options.study), options.components, options.draws, options.resample)
     for name in ("tolerance", "bracket", "beyond the range", "half-width", "cliff", "gradual decline"):
         if name in table:

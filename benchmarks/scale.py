@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from sparsity_cliff.study import table
 from sparsity_cliff.study.spec import Run, Study
 from sparsity_cliff.traces import reader, writer
+from sparsity_cliff.training.environment import processor
 
 PROJECT = Path(__file__).parents[1]
 PAGE = PROJECT / "docs" / "benchmarks.md"
@@ -208,13 +209,18 @@ def report(results: dict[int, Measured], rows: int) -> list[str]:
     every = list(results.values())
     lines.append(_row("processor time, all", [one.cpu for one in every], few, many, None))
     lines.append(_row("**wall time, all**", [one.wall for one in every], few, many, every[-1].memory))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
     loads = ", ".join(f"{load:.1f}" for load in psutil.getloadavg())
-    text = (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip()}, {platform.machine()}, Python "
-        f"{platform.python_version()}, `--cores {CORES}`; {rows:,} rows per run. Load averages at the end: {loads}."
-    )
+    text = f"{machine()}; `--cores {CORES}`; {rows:,} rows per run. Load averages at the end: {loads}."
     return [text, "\n".join(lines)]
+
+
+def machine() -> str:
+    """Where and when something was measured: date, commit, processor, and Python."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip()}, {processor()} ({psutil.cpu_count()} cores), "
+        f"Python {platform.python_version()}"
+    )
 
 
 def _row(name: str, seconds: list[float], few: int, many: int, memory: int | None) -> str:

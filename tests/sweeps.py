@@ -26,7 +26,7 @@ from sparsity_cliff import figures
 results = Path(sys.argv[1])
 for name, entry in figures.FIGURES.items():
     tables = [results / "tables" / f"{table}.parquet" for table in (*entry.tables, "runs")]
-    outputs = [results / "figures" / f"{name}.{kind}" for kind in ("pdf", "png", "csv")]
+    outputs = [results / "figures" / f"{name}.{kind}" for kind in ("pdf", "png", "csv", "column.pdf")]
     outputs[0].parent.mkdir(exist_ok=True)
     figures.draw(name, tables, outputs, "f" * 64)
 """

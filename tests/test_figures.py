@@ -206,10 +206,10 @@ def tables(name):
 
 
 @cache
-def draw(figure, name):
+def draw(figure, name, width=TEXT):
     """The figure of an invented study, laid out; any warning is an error."""
     module = importlib.import_module(f"sparsity_cliff.{FIGURES[figure].module}")
-    with warnings.catch_warnings(), styled():
+    with warnings.catch_warnings(), styled(width):
         warnings.simplefilter("error")
         page = module.draw(*(tables(name)[table] for table in FIGURES[figure].tables))
         page.draw_without_rendering()
@@ -243,10 +243,7 @@ def boxes(page):
 # ------------------------------------------------------------------------------------------------- legible
 
 
-@every_figure
-@every_study
-def test_every_text_is_inside_and_apart(figure, name):
-    page = draw(figure, name)
+def assert_texts_apart(page):
     found = boxes(page)
     assert found
     for text, box in found:
@@ -255,6 +252,27 @@ def test_every_text_is_inside_and_apart(figure, name):
         across = min(box.x1, next_box.x1) - max(box.x0, next_box.x0)
         along = min(box.y1, next_box.y1) - max(box.y0, next_box.y0)
         assert across < -4 or along <= 1, f"{text!r} touches {other!r}"  # pixels; a point is 4 wide
+
+
+@every_figure
+@every_study
+def test_every_text_is_inside_and_apart(figure, name):
+    assert_texts_apart(draw(figure, name))
+
+
+@every_figure
+@pytest.mark.parametrize(
+    "name", ["five seeds", "long names", *(pytest.param(name, marks=pytest.mark.large) for name in ("default", "soft"))]
+)
+def test_a_figure_fits_one_column_of_a_paper(figure, name):
+    page = draw(figure, name, COLUMN)
+    width, height = page.get_size_inches()
+    assert width == COLUMN
+    assert height <= 9
+    assert min(text.get_fontsize() for text in page.findobj(Text) if text.get_text()) >= 6
+    assert_texts_apart(page)
+    bare = [[dataclasses.replace(row, y_axis="") for row in drawn.rows(each)] for each in (page, draw(figure, name))]
+    assert bare[0] == bare[1]  # the same data; the narrow figure of claims has no names of its y axes
 
 
 @every_figure
@@ -352,11 +370,12 @@ def test_several_numbers_of_seeds_are_a_range():
 @every_study
 def test_lines_are_the_numbers_of_the_table(figure, name):
     table = tables(name)[FIGURES[figure].tables[0]]
+    means, values = set(table["mean"]), set(table["values"].explode())
     for axes in draw(figure, name).axes:
         seeds = [line for line in axes.lines if ", seed " in line.get_label()]
         drawn = [line for line in axes.lines if line.get_marker() != "None" and line not in seeds]
-        assert all(set(line.get_ydata()) <= set(table["mean"]) for line in drawn)
-        assert all(set(line.get_ydata()) <= set(table["values"].explode()) for line in seeds)
+        assert all(set(line.get_ydata()) <= means for line in drawn)
+        assert all(set(line.get_ydata()) <= values for line in seeds)
         low, high = np.sort(axes.get_ylim())
         assert all((low <= line.get_ydata()).all() and (line.get_ydata() <= high).all() for line in [*drawn, *seeds])
 
@@ -857,7 +876,7 @@ def test_same_tables_give_same_bytes(figure, tmp_path):
         tables("dense")[table].to_parquet(paths[-1])
     paths.append(tmp_path / "runs.parquet")
     finished_runs().to_parquet(paths[-1])
-    written = [[tmp_path / f"{copy}.{kind}" for kind in ("pdf", "png", "csv")] for copy in range(2)]
+    written = [[tmp_path / f"{copy}.{kind}" for kind in ("pdf", "png", "csv", "column.pdf")] for copy in range(2)]
     for outputs in written:
         figures.draw(figure, map(str, paths), map(str, outputs), "f" * 64)
     for first, second in zip(*written, strict=True):
@@ -869,6 +888,8 @@ def test_same_tables_give_same_bytes(figure, tmp_path):
     pdf = written[0][0].read_bytes()
     assert b"/FontFile2" in pdf  # TrueType, embedded
     assert b"/CreationDate" not in pdf
+    size = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) [\d.]+ \]", written[0][3].read_bytes())
+    assert float(size[1]) / 72 == pytest.approx(COLUMN)
 
 
 def test_users_own_settings_change_nothing(tmp_path):

@@ -1,8 +1,10 @@
 """The traces of benchmarks/scale.py are those of its study to every check, and its report says what was measured."""
 
-import importlib.util
+import importlib
 import json
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,11 @@ PROJECT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def scale() -> Any:
+def scale() -> Iterator[Any]:
     """benchmarks/scale.py as a module."""
-    found = importlib.util.spec_from_file_location("scale", PROJECT / "benchmarks" / "scale.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.path.insert(0, str(PROJECT / "benchmarks"))
-    try:
-        found.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(PROJECT / "benchmarks"))
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PROJECT / "benchmarks")
+        yield importlib.import_module("scale")
 
 
 def original(path: Path, architecture: str) -> Any:
@@ -101,3 +96,7 @@ def test_processes_are_watched_until_the_command_ends(scale: Any, tmp_path: Path
     assert found.memory >= found.steps["collect"].memory > 0
     with pytest.raises(SystemExit, match="failed"):
         scale.measure([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_a_measurement_says_when_and_where(scale: Any) -> None:
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d, commit [0-9a-f]*, .+ \(\d+ cores\), Python 3\.\d+\.\d+", scale.machine())

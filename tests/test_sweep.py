@@ -37,7 +37,8 @@ def test_a_sweep_leaves_every_trace_table_and_figure(finished: Sweep) -> None:
     assert len(runs) == 2 * len(plan.runs)
     for figure in FIGURES:
         assert finished.results("figures", f"{figure}.png").read_bytes().startswith(b"\x89PNG")
-        assert finished.results("figures", f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+        for page in ("pdf", "column.pdf"):
+            assert finished.results("figures", f"{figure}.{page}").read_bytes().startswith(b"%PDF")
         numbers = pd.read_csv(finished.results("figures", f"{figure}.csv"), comment="#")
         assert list(numbers.columns) == [field.name for field in dataclasses.fields(drawn.Row)]
     assert not finished.results("checkpoints").exists()

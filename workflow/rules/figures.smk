@@ -1,11 +1,12 @@
 # Tables -> figures. A figure depends only on its own tables and its own code.
 from sparsity_cliff.figures import FIGURES
 
+KINDS = ("pdf", "png", "csv", "column.pdf")  # the last is for one column of a paper
 DRAWN = {
     figure: step(
         f"draw_{figure}",
         inputs=TABLE(*entry.tables, "runs"),
-        outputs=[f"{RESULTS}/figures/{figure}.{kind}" for kind in ("pdf", "png", "csv")],
+        outputs=[f"{RESULTS}/figures/{figure}.{kind}" for kind in KINDS],
         loads=[f"sparsity_cliff.{entry.module}"],
         settings=figure,
         script="draw_figure",
@@ -31,7 +32,7 @@ for figure in FIGURES:
                 category="Figures",
                 labels={"figure": figure.replace("_", " ")},
             ),
-            DRAWN[figure].outputs[2],
+            DRAWN[figure].outputs[2:],
         log:
             f"{RESULTS}/logs/figures/{figure}.log",
         conda:

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,26 @@ def draw(name: str, tables: Iterable[str], outputs: Iterable[str], made: str) ->
     """Read the tables of a figure, draw it, and save it to each path in `outputs`, with the digest `made`.
 
     tables: paths of the figure's tables, and of the table `runs`, whose unfinished runs the figure names. An output
-    that ends in .csv gets the numbers that the figure draws.
+    that ends in .csv gets the numbers that the figure draws. An output such as cliff.column.pdf gets the figure for
+    one column of a paper.
     """
     from sparsity_cliff.figures import drawn, page
-    from sparsity_cliff.figures.style import save, styled
+    from sparsity_cliff.figures.style import COLUMN, TEXT, save, styled
     from sparsity_cliff.traces.origin import read_table, write_text
     from sparsity_cliff.traces.unfinished import unfinished
 
     *frames, runs = (read_table(table) for table in tables)
     module = importlib.import_module(f"sparsity_cliff.{FIGURES[name].module}")
-    with styled():
-        figure = module.draw(*frames)
-        page.warn(figure, unfinished(runs))
-        for output in outputs:
-            if str(output).endswith(".csv"):
-                write_text(drawn.text(figure), output, made)
-            else:
-                save(figure, output, made)
+    paths = list(map(Path, outputs))
+    narrow = [path for path in paths if path.stem.endswith(".column")]
+    for width, own in ((TEXT, [path for path in paths if path not in narrow]), (COLUMN, narrow)):
+        if not own:
+            continue
+        with styled(width):
+            figure = module.draw(*frames)
+            page.warn(figure, unfinished(runs))
+            for output in own:
+                if output.suffix == ".csv":
+                    write_text(drawn.text(figure), output, made)
+                else:
+                    save(figure, output, made)

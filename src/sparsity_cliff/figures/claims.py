@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from sparsity_cliff.figures import drawn, page
-from sparsity_cliff.figures.style import INK, PALE, SMALL, TEXT, seeds, span
+from sparsity_cliff.figures.style import COLUMN, INK, PALE, SMALL, seeds, span
 
 #: Claim -> its short name, as in docs/claims.md.
 NAMES = {
@@ -56,8 +56,9 @@ MARKS: dict[str, dict[str, Any]] = {
     "inconclusive": {"color": INK, "marker": "o", "markersize": 3.8, "markerfacecolor": "white"},
 }
 COLUMNS = 3
+NAME = "architecture (n)"  # of the y axis; on a narrow page, there is no room for it
 PITCH, LEAST = 0.13, 0.34  # inches: of a line of text in a panel, and height of the lowest panel
-AROUND = 0.62  # inches: title, verdict, tick labels, and name of the axis of a panel
+AROUND, ABOVE_NARROW = 0.62, 0.1  # inches: title, verdict, ticks, and axis of a panel; more of it on a narrow page
 BESIDE = 0.75  # inches: width of the names of architectures, with n
 FEW, REACH = 2, 2.0  # an axis shows intervals of so few seeds up to this multiple of the width of what it must show
 
@@ -77,19 +78,21 @@ def draw(claims: pd.DataFrame) -> Figure:
     if tested.empty:
         return page.empty("Claims. No claim is tested in this study; no interval.")
     shown = _panels(tested, claims[claims["architecture"] == ALL])
-    lines = [shown[start : start + COLUMNS] for start in range(0, len(shown), COLUMNS)]
+    columns = page.per_line(COLUMNS)
+    lines = [shown[start : start + columns] for start in range(0, len(shown), columns)]
     networks = tested[tested["architecture"] != CLOSED_FORM]
     pitch = PITCH + 0.1 * max((_named(row).count("\n") for row in networks.itertuples()), default=0)
     most = [max(LEAST / pitch, *(len(panel.rows) + 0.2 for panel in line)) for line in lines]
-    figure = page.new(pitch * sum(most) + AROUND * len(lines), TEXT)
-    grid = figure.add_gridspec(len(lines), min(COLUMNS, len(shown)), height_ratios=most)
-    cut = False
+    cut, narrow = False, page.width() == COLUMN
+    figure = page.new(pitch * sum(most) + (AROUND + ABOVE_NARROW * narrow) * len(lines), page.width())
+    grid = figure.add_gridspec(len(lines), min(columns, len(shown)), height_ratios=most)
     for number, line in enumerate(lines):
         for column, panel in enumerate(line):
             axes = figure.add_subplot(grid[number, column], label=panel.title)
-            cut |= _panel(axes, panel, most[number])
-            axes.set_ylabel("architecture (n)" if column == 0 else "")
-    return page.finish(figure, _handles(tested), _notes(claims, tested, cut))
+            cut |= _panel(axes, panel, most[number], narrow)
+            axes.set_ylabel("" if column or narrow else NAME)
+    notes = [*([f"Beside each panel: {NAME}."] if narrow else []), *_notes(claims, tested, cut)]
+    return page.finish(figure, _handles(tested), notes)
 
 
 def _panels(tested: pd.DataFrame, summaries: pd.DataFrame) -> list[Panel]:
@@ -112,8 +115,11 @@ def _named(row: Any) -> str:
     return page.folded(f"{row.architecture} ({row.n:,})", BESIDE, SMALL)
 
 
-def _panel(axes: Axes, panel: Panel, most: float) -> bool:
-    """Draw a panel as high as one of `most` rows; whether it cuts off an interval."""
+def _panel(axes: Axes, panel: Panel, most: float, narrow: bool) -> bool:
+    """Draw a panel as high as one of `most` rows; whether it cuts off an interval.
+
+    On a narrow page, words are to the right, because they have the room above the names of architectures there.
+    """
     rows, log = panel.rows, bool((panel.rows["unit"] == RATIO).all())
     low, high = _limits(rows, log)
     regions = rows[["supported_low", "supported_high"]].to_numpy(float).tolist()
@@ -127,14 +133,17 @@ def _panel(axes: Axes, panel: Panel, most: float) -> bool:
         _interval(axes, row, y, (low, high))
     if low < (zero := 1 if log else 0) < high:
         page.guide(axes, zero, horizontal=False)
-    axes.set(xlim=(low, high), ylim=(most - 0.6, -0.6), xlabel=page.folded(panel.effect, 1.8))
-    _ticks(axes, str(rows["unit"].iloc[0]), high / low if log else 0)
+    axes.set(xlim=(low, high), ylim=(most - 0.6, -0.6), xlabel=page.folded(panel.effect, 1.1 if narrow else 1.8))
+    _ticks(axes, str(rows["unit"].iloc[0]), high / low if log else 0, most=2 if narrow else 4)
     axes.set_yticks(range(len(rows)), [_named(row) for row in rows.itertuples()])
     axes.yaxis.set_minor_locator(NullLocator())
-    above: Any = {"textcoords": "offset points", "xycoords": "axes fraction", "va": "baseline"}
+    side: Any = "right" if narrow else "left"
+    above: Any = {"textcoords": "offset points", "xycoords": "axes fraction", "va": "baseline", "ha": side}
     if panel.verdict:
-        axes.annotate(f"over all: {panel.verdict}", (0, 1), (0, 4), fontsize=SMALL, **above)
-    axes.set_title(page.folded(panel.title, 1.45), loc="left", pad=4 + 1.4 * SMALL * bool(panel.verdict))
+        axes.annotate(f"over all: {panel.verdict}", (float(narrow), 1), (0, 4), fontsize=SMALL, **above)
+    axes.set_title(
+        page.folded(panel.title, 1.25 if narrow else 1.45), loc=side, pad=4 + 1.4 * SMALL * bool(panel.verdict)
+    )
     return bool((rows["low"] < low).any() or (rows["high"] > high).any())
 
 
@@ -181,14 +190,17 @@ def _interval(axes: Axes, row: Any, y: float, edges: tuple[float, float]) -> Non
         axes.plot([end], [y], **look, linestyle="none", gid=drawn.END)
 
 
-def _ticks(axes: Axes, unit: str, factor: float) -> None:
-    """Few and short numbers on the x axis. factor: from its low to its high end, if it is logarithmic."""
+def _ticks(axes: Axes, unit: str, factor: float, most: int) -> None:
+    """Few and short numbers on the x axis. factor: from its low to its high end, if it is logarithmic.
+
+    most: maximum number of intervals between ticks, if these are not logarithmic.
+    """
     if factor:
         axes.set_xscale("log")
     if factor > 10:
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if factor < 30 else (1,), numticks=6))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if factor < 30 else (1,), numticks=most + 2))
     else:  # on a short logarithmic axis, too
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(MaxNLocator(most))
     times = 100 if unit.startswith(SHARE) else 1
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{times * value:.4g}".replace("-", "−")))
     axes.xaxis.set_minor_locator(NullLocator())

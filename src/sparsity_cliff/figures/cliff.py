@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from sparsity_cliff.figures import drawn, page
-from sparsity_cliff.figures.style import INK, PALE, SMALL, TEXT, Look, looks, mechanisms, seeds, span
+from sparsity_cliff.figures.style import INK, PALE, SMALL, Look, looks, mechanisms, seeds, span
 
 CLAIM = 0.70  # sparsity above which accuracy falls according to the paper (arXiv 2605.17659, abstract)
 COLUMNS = 3
@@ -30,11 +30,12 @@ def draw(levels: pd.DataFrame, critical: pd.DataFrame, cliff: pd.DataFrame) -> F
     in_view = (levels["mechanism"] == "none") & (levels["sparsity"] >= LEFT - 0.01)
     others = looks(levels.loc[in_view, "configuration"])
     shown = list(levels["architecture"].unique())
-    rows = -(-len(shown) // COLUMNS)
-    figure = page.new(1.9 * rows, TEXT)
-    grid = figure.add_gridspec(rows, COLUMNS)
+    columns = page.per_line(COLUMNS)
+    rows = -(-len(shown) // columns)
+    figure = page.new(1.9 * rows, page.width())
+    grid = figure.add_gridspec(rows, columns)
     for place, architecture in enumerate(shown):
-        axes = figure.add_subplot(grid[divmod(place, COLUMNS)], label=architecture)
+        axes = figure.add_subplot(grid[divmod(place, columns)], label=architecture)
         own = levels[levels["architecture"] == architecture]
         bottom = min(0.9, own.loc[own["sparsity"] >= LEFT, "relative"].min()) - 0.03
         guides(axes)
@@ -45,7 +46,7 @@ def draw(levels: pd.DataFrame, critical: pd.DataFrame, cliff: pd.DataFrame) -> F
             for row in critical[same & (critical["tolerance"] == MARKED)].itertuples():
                 _bracket(axes, row, bottom - 0.03 * number, name, controls[name])
         points(axes, levels[in_view & (levels["architecture"] == architecture)], others)
-        _axes(axes, str(architecture), bottom - 0.03 * len(names), first=place % COLUMNS == 0)
+        _axes(axes, str(architecture), bottom - 0.03 * len(names), first=place % columns == 0)
         _words(axes, critical[critical["architecture"] == architecture], cliff[cliff["architecture"] == architecture])
     return page.finish(figure, _handles(controls, others), _notes(levels, critical))
 

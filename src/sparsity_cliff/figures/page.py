@@ -1,6 +1,7 @@
 """The page of a figure: the layout of its panels, with the legend and the note below them.
 
-Panels keep their size in inches, and the page grows with the legend.
+A page has the width that the style is used with: that of a paper's text, or of one of its two columns. Type has the
+same size on both, and a narrow page has fewer panels per line. The page grows with the number of lines and the legend.
 """
 
 import textwrap
@@ -8,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 import matplotlib.ticker as ticker
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -16,11 +18,22 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
-from sparsity_cliff.figures.style import ALERT, COLUMN, INK, NORMAL, PALE, SMALL, TEXT, Look
+from sparsity_cliff.figures.style import ALERT, COLUMN, INK, NORMAL, PALE, SMALL, Look
 
 Handles = dict[str, Artist | tuple[Artist, ...]]  # text of a legend entry -> its marks
 MOST = 7.2  # maximum height of all panels, in inches
+NARROWEST = 1.6  # width of a panel with its labels, in inches
 _EDGE = 0.04  # margin of the page, in inches
+
+
+def width() -> float:
+    """The width of the page, in inches."""
+    return float(matplotlib.rcParams["figure.figsize"][0])
+
+
+def per_line(most: int) -> int:
+    """The number of panels in a line: `most`, or fewer on a narrow page."""
+    return min(most, int(width() / NARROWEST))
 
 
 def new(height: float, width: float) -> Figure:
@@ -50,14 +63,14 @@ def panels(blocks: Sequence[Block], height: float, widest: int = 3) -> tuple[Fig
 
     height: maximum height of a panel in inches. widest: maximum number of panels per line; only the end of a block's
     last line may be blank. The y axis is labeled at the first panel of a line, and the x axis at the lowest panel of a
-    column. A page with one column of panels has the width of a paper's column, and otherwise its text width.
+    column. A page with one column of panels has the width of a paper's column.
     """
     most = max(len(block.titles) for block in blocks)
-    across = -(-most // -(-most // widest))  # balanced lines: four panels are two lines of two
+    across = -(-most // -(-most // per_line(widest)))  # balanced lines: four panels are two lines of two
     lines = [-(-len(block.titles) // across) for block in blocks]
-    width = COLUMN if across == 1 else TEXT
+    wide = COLUMN if across == 1 else width()
     height = min(height, MOST / sum(lines))
-    figure = new(height * sum(lines) + 0.35, width)
+    figure = new(height * sum(lines) + 0.35, wide)
     grid = figure.add_gridspec(sum(lines), across)
     found: list[dict[str, Axes]] = []
     for number, block in enumerate(blocks):
@@ -69,7 +82,7 @@ def panels(blocks: Sequence[Block], height: float, widest: int = 3) -> tuple[Fig
             spot = grid[sum(lines[:number]) + line, column]
             shared = {"sharex": None if block.own_x else alike, "sharey": None if block.own_y else alike}
             own[title] = axes = figure.add_subplot(spot, label=title, **shared)
-            axes.set_title(folded(title, 0.8 * width / across))
+            axes.set_title(folded(title, 0.8 * wide / across))
             axes.tick_params(labelbottom=lowest or block.own_x, labelleft=column == 0 or block.own_y)
             axes.set(xlabel=block.x if lowest else "", ylabel=block.y if column == 0 else "")
         found.append(own)

@@ -36,12 +36,12 @@ def draw(panels: dict[str, Axes], frame: pd.DataFrame, x: str, styles: dict[str,
 
     In place of the interval of fewer than FEW seeds, a thin line or a dot shows each of them.
     """
+    lines = dict(iter(frame.sort_values(x).groupby(["panel", "label", "data"], observed=True)))
     for title, axes in panels.items():
-        cell = frame[frame["panel"] == title]
         for place, (name, look) in enumerate(styles.items()):
             for data, dashes in DASHES.items():
-                line = cell[(cell["label"] == name) & (cell["data"] == data)].sort_values(x)
-                if line.empty:
+                line = lines.get((title, name, data))
+                if line is None:
                     continue
                 series = name if data == "real" else f"{name}, {data} data"
                 axes.plot(
@@ -68,10 +68,15 @@ def _seeds(axes: Axes, line: pd.DataFrame, x: str, series: str, look: Look, conn
     """Each seed of a line, if there are several, as a thin line or as dots."""
     if line["n"].max() < 2:
         return
+    points: dict[int, list[tuple[float, float]]] = {}  # of each seed; many times as fast as pandas' explode
+    for place, numbers, values in zip(line[x], line["seeds"], line["values"], strict=True):
+        for seed, value in zip(numbers, values, strict=True):
+            points.setdefault(int(seed), []).append((place, float(value)))
     mark = {"linewidth": 0.4, "alpha": 0.7} if connected else DOT
-    for seed, own in line.explode(["seeds", "values"]).groupby("seeds"):
-        values = own["values"].astype(float)
-        axes.plot(own[x], values, **mark, color=look.shade, zorder=1.5, label=f"{series}, seed {seed}")
+    for seed in sorted(points):
+        axes.plot(
+            *zip(*points[seed], strict=True), **mark, color=look.shade, zorder=1.5, label=f"{series}, seed {seed}"
+        )
 
 
 def shown(frame: pd.DataFrame) -> "pd.Series[float]":

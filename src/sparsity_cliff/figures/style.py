@@ -65,9 +65,9 @@ THEME = {
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Within the context, matplotlib uses this style and ignores the user's settings."""
-    theme = {**sns.axes_style("ticks"), **sns.plotting_context("paper"), **THEME}
+def styled(width: float = TEXT) -> Iterator[None]:
+    """Within the context, matplotlib uses this style for pages of `width` inches and ignores the user's settings."""
+    theme = {**sns.axes_style("ticks"), **sns.plotting_context("paper"), **THEME, "figure.figsize": (width, width)}
     with matplotlib.style.context(theme, after_reset=True):
         yield
 
