@@ -54,6 +54,7 @@ def _panel(axes: Axes, cell: pd.DataFrame, shown: dict[str, Look]) -> None:
             axes.plot(middle, bins["change"], **steps, markevery=every, label=name)
     if ends["outside"].max() >= MUCH:
         words = f"{100 * ends['outside'].max():.2g} % beyond"
+        # in this corner, because weights beyond the axis come with a higher density at its ends
+        corner: Any = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
         back = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
-        corner = {"ha": "right", "va": "bottom"}  # free, because weights beyond the axis come with more near its ends
-        axes.text(0.98, 0.04, words, transform=axes.transAxes, **corner, fontsize=SMALL, color=INK, bbox=back)
+        axes.text(0.98, 0.04, words, **corner, fontsize=SMALL, color=INK, bbox=back)
