@@ -1,12 +1,25 @@
 """Reference results: a study that agrees, one that does not, and the command."""
 
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
-from sweeps import Sweep
+from sweeps import PROJECT, Sweep
 
 from sparsity_cliff.__main__ import main
 from sparsity_cliff.analysis.reference import disagreements
+
+
+@pytest.fixture(scope="module")
+def publish_reference() -> Iterator[Any]:
+    """benchmarks/publish_reference.py as a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PROJECT / "benchmarks")
+        yield importlib.import_module("publish_reference")
 
 
 def study(key: int, shift: float = 0.0, seeds: int = 4) -> pd.DataFrame:
@@ -75,3 +88,36 @@ def test_the_smoke_study_agrees_with_its_reference(
     line = f"error: reference/smoke/points.parquet: missing; studies with reference results: {others}"
     with pytest.raises(SystemExit, match=f"^{line}$"):
         main(["reference", "study.yaml"])
+
+
+def test_the_numbers_of_readme_are_those_of_the_reference_results(publish_reference: Any) -> None:
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    own = text.partition(publish_reference.BEGIN)[2].partition(publish_reference.END)[0]
+    commit = publish_reference.commit_of(PROJECT / "README.md")
+    assert own.strip() == "\n\n".join(publish_reference.summary(PROJECT / "reference" / "laptop", commit))
+
+
+def test_readme_shows_every_answer_about_critical_sparsity(publish_reference: Any, tmp_path: Path) -> None:
+    bare = {"architecture": "mlp", "mechanism": "topk()", "level": 0.95, "tolerance": 0.01}
+    ends = {"sparsity": 0.83, "low": 0.78, "high": 0.86}
+    answers = [
+        bare | ends | {"verdict": "bracket"},
+        bare | ends | {"verdict": "undecided", "high": np.nan, "tolerance": 0.02},
+        bare | {"verdict": "beyond the range measured", "low": 0.999, "tolerance": 0.05},
+        bare | {"verdict": "not reached", "high": 0.58, "tolerance": 0.1},
+    ]
+    pd.DataFrame(answers).to_parquet(tmp_path / "critical.parquet")
+    falls = [(0.01, "cliff"), (0.02, "gradual decline")]
+    cliff = pd.DataFrame(falls, columns=["start", "verdict"]).assign(architecture="mlp", mechanism="topk()")
+    cliff.to_parquet(tmp_path / "cliff.parquet")
+    row = "| MLP | `topk` | at 83 % [78, 86] | in [78, …] | above 99.9 % | below 58 % | gradual decline |"
+    assert publish_reference.affordable(tmp_path).splitlines()[2:] == [row]
+
+
+def test_results_of_other_code_are_not_published(publish_reference: Any, finished: Sweep) -> None:
+    study = publish_reference.table.open_file(finished.folder / "study.yaml")
+    (finished.results("traces") / "vit.relu.cross_entropy.real.s0-1.parquet").unlink()
+    found = list(publish_reference.problems(study, finished.results()))
+    assert [line for line in found if "not committed" not in line] == [
+        "vit.relu.cross_entropy.real.s0-1: trace missing"
+    ]
