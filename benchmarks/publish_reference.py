@@ -9,6 +9,7 @@ README are made, so that no number there is typed. The command refuses results t
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,10 +69,11 @@ def origin(tables: Path, commit: str) -> str:
     runs = pd.read_parquet(tables / "runs.parquet")
     places = " and ".join(f"{a} ({b})" for a, b in runs[["processor", "instruction_set"]].drop_duplicates().to_numpy())
     seconds = runs["cpu_seconds"].sum()
-    return (
+    return textwrap.fill(
         f"These are the reference results (`reference/{DEFAULT}`): {len(runs)} trainings in {runs['run'].nunique()} "
-        f"jobs,\n{seconds / 60:.0f} minutes of processor time on {places}, torch {runs['torch'].iloc[0]}, commit "
-        f"{commit}."
+        f"jobs, {seconds / 60:.0f} minutes of processor time on {places}, torch {runs['torch'].iloc[0]}, commit "
+        f"{commit}.",
+        width=120,
     )
 
 
