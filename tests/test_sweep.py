@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from sweeps import TABLES, Sweep, jobs
+from sweeps import PROJECT, TABLES, Sweep, jobs
 
 from sparsity_cliff.figures import FIGURES, drawn
 from sparsity_cliff.study import table
@@ -219,6 +220,76 @@ def test_a_study_whose_runs_failed_in_part_gets_its_tables_figures_and_report(fi
 def test_without_any_trace_there_is_nothing_to_show(fresh: Sweep) -> None:
     output = fresh.snakemake("--config", "partial=yes", check=False)
     assert "error: smoke: no run has a current trace, so there is nothing to show" in output
+
+
+# ------------------------------------------------------------------------------------------ make sweep, with a stub
+
+
+@pytest.fixture
+def makefile(tmp_path: Path) -> Path:
+    """A folder with the Makefile. Its snakemake only says how it was called, waits if told so, and fails."""
+    for name in ("Makefile", "requirements.lock", "requirements-compiled.lock", "pyproject.toml"):
+        shutil.copy(PROJECT / name, tmp_path / name)
+    stubs = {
+        "snakemake": """
+            echo "snakemake $*"
+            test -n "$WAIT" || exit 1
+            sleep 60 > /dev/null &
+            trap "kill $!; exit 1" INT
+            echo ready
+            wait
+        """,
+        "sparsity-cliff": 'test "$1" != runs || exit ${INVALID:-0}',
+    }
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name, text in stubs.items():
+        stub = tmp_path / ".venv" / "bin" / name
+        stub.write_text(f"#!/bin/sh\n{text}\n")
+        stub.chmod(0o755)
+    (tmp_path / ".venv" / "installed").touch()
+    return tmp_path
+
+
+def swept(makefile: Path, interrupt: bool = False, **variables: str) -> tuple[int, list[str]]:
+    """Status of `make sweep`, and the calls of snakemake. interrupt: whether Ctrl-C comes during the first call."""
+    shell = variables.pop("SHELL", "/bin/sh")
+    with subprocess.Popen(
+        ["make", "sweep", f"SHELL={shell}"],
+        cwd=makefile,
+        env=os.environ | variables | ({"WAIT": "yes"} if interrupt else {}),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that the signal reaches make and its children, as a terminal's does, but not us
+    ) as process:
+        assert process.stdout
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line == "ready\n":
+                os.killpg(process.pid, signal.SIGINT)
+    return process.returncode, [line for line in lines if line.startswith("snakemake ")]
+
+
+def test_after_a_failure_make_sweep_shows_what_has_finished_and_fails(makefile: Path) -> None:
+    status, calls = swept(makefile)
+    assert status != 0
+    assert ["partial=yes" in call for call in calls] == [False, True]
+
+
+def test_an_invalid_study_is_refused_once(makefile: Path) -> None:
+    status, calls = swept(makefile, INVALID="1")
+    assert status != 0
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("shell", [path for path in ("/bin/sh", "/bin/bash", "/bin/dash") if Path(path).exists()])
+def test_ctrl_c_ends_make_sweep_at_once(makefile: Path, shell: str) -> None:
+    status, calls = swept(makefile, interrupt=True, SHELL=shell)
+    assert status != 0
+    assert len(calls) == 1
+
+
+# ------------------------------------------------------------------------------------------ interruptions
 
 
 @pytest.mark.parametrize(
