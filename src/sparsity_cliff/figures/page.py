@@ -84,7 +84,8 @@ def panels(blocks: Sequence[Block], height: float, widest: int = 3) -> tuple[Fig
             own[title] = axes = figure.add_subplot(spot, label=title, **shared)
             axes.set_title(folded(title, 0.8 * wide / across))
             axes.tick_params(labelbottom=lowest or block.own_x, labelleft=column == 0 or block.own_y)
-            axes.set(xlabel=block.x if lowest else "", ylabel=block.y if column == 0 else "")
+            name = folded(block.x, 0.9 * wide / across) if lowest else ""
+            axes.set(xlabel=name, ylabel=block.y if column == 0 else "")
         found.append(own)
     return figure, found
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sparsity_cliff.figures import page, series
-from sparsity_cliff.figures.style import INK, SMALL, Look, labeled, looks, seeds, selected
+from sparsity_cliff.figures.style import Look, labeled, looks, seeds, selected
 
 SHOWN = 8  # maximum activations in a panel, whose outlines would otherwise overlap
 VIEW = 3  # initial standard deviations on each side of 0 in a panel, because little happens beyond
@@ -33,7 +33,7 @@ def draw(table: pd.DataFrame) -> Figure:
     handles = page.line_handles(shown)
     notes = [f"Hidden weights that an activation feeds: mean of {seeds(frame['n'])}; no interval."]
     most = frame["outside"].max()
-    where = f"; in a panel: the maximum at the end, if {100 * MUCH:g} % or more" if most >= MUCH else ""
+    where = f"; in a title: the maximum at the end, if {100 * MUCH:g} % or more" if most >= MUCH else ""
     notes.append(f"The axes end at ±{VIEW} σ₀.")
     notes.append(f"Beyond ±{REACH} σ₀: {f'at most {100 * most:.2g} %' if most else 'none'} of them{where}.")
     notes.append(series.loss(drawn))
@@ -53,8 +53,5 @@ def _panel(axes: Axes, cell: pd.DataFrame, shown: dict[str, Look]) -> None:
             steps: Any = {**look.line, "drawstyle": "steps-mid", "linewidth": 0.9}
             axes.plot(middle, bins["change"], **steps, markevery=every, label=name)
     if ends["outside"].max() >= MUCH:
-        words = f"{100 * ends['outside'].max():.2g} % beyond"
-        # in this corner, because weights beyond the axis come with a higher density at its ends
-        corner: Any = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
-        back = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
-        axes.text(0.98, 0.04, words, **corner, fontsize=SMALL, color=INK, bbox=back)
+        title = f"{axes.get_title()}, {100 * ends['outside'].max():.2g} % beyond"
+        axes.set_title(page.folded(title, 1.5))
