@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,14 @@ def test_kills_at_saves_change_nothing(tmp_path: Path, nursery: Nursery, spec: d
 @pytest.mark.large
 @pytest.mark.parametrize("spec", RUNS)
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, nursery: Nursery, spec: dict[str, Any]) -> None:
+    """Half of the kills come at a random moment after a start, half at one after the first save of an attempt."""
+
+    def saved() -> int:
+        """When the last save was, in nanoseconds; 0 if there is none."""
+        with suppress(FileNotFoundError):  # removed meanwhile, at the end of the run
+            return max((path.stat().st_mtime_ns for path in parts.rglob("state.pt")), default=0)
+        return 0
+
     began = time.monotonic()
     assert nursery.run(tmp_path / "whole", spec) == 0
     took = time.monotonic() - began
@@ -166,7 +175,11 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, nursery: 
     moments, parts = random.Random(0), tmp_path / "parts"
     kills = resumed = torn = 0
     while kills < KILLS:
+        before = saved()
         process = nursery.start(parts, spec)
+        while kills % 2 == 0 and saved() in (0, before) and not trace(parts).exists():
+            assert time.monotonic() < began + 20 * KILLS * took, "no attempt saves"
+            time.sleep(0.001)
         time.sleep(moments.uniform(0, took / 12))
         if not trace(parts).exists():
             os.kill(process, signal.SIGKILL)
