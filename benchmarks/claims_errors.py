@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from critical_coverage import publish
+from pages import publish
 
 from sparsity_cliff.analysis import critical, curves
 from sparsity_cliff.analysis.claims import CLAIMS, TOLERANCE, Claim, Measure

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from pages import publish
 from scipy import optimize, stats
 
 from sparsity_cliff.analysis import critical
@@ -139,12 +140,6 @@ def table(results: pd.DataFrame, by: list[str]) -> str:
         names = [f"{100 * part:g} %" if isinstance(part, float) else str(part) for part in key]
         lines.append(f"| {' | '.join([*names, *shares])} | {100 * len(brackets) / len(part):.0f} % | {half} |")
     return "\n".join(lines)
-
-
-def publish(page: Path, begin: str, end: str, parts: list[str]) -> None:
-    """Replace what stands between two markers of a page."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
-    page.write_text("\n\n".join([before + begin, *parts, end + rest.partition(end)[2]]), encoding="utf-8")
 
 
 def datasets_asked(description: str | None) -> int:

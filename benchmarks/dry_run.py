@@ -15,8 +15,7 @@ import time
 from pathlib import Path
 
 import yaml
-from critical_coverage import publish
-from scale import machine
+from pages import machine, publish
 
 PROJECT = Path(__file__).parents[1]
 PAGE = PROJECT / "docs" / "benchmarks.md"

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from critical_coverage import publish
+from pages import publish
 
 from sparsity_cliff.analysis import cliff, critical
 from sparsity_cliff.analysis.collect import mechanism

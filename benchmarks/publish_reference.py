@@ -6,6 +6,7 @@ The tables go to reference/<study>. From those of the default study, the figure 
 README are made, so that no number there is typed. The command refuses results that are not those of the commit.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,12 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-from critical_coverage import publish
+from pages import publish
 
 from sparsity_cliff.figures.cliff import START, place
 from sparsity_cliff.figures.style import mechanisms
 from sparsity_cliff.study import table
-from sparsity_cliff.traces import stale
 
 PROJECT = Path(__file__).parents[1]
 DEFAULT = "laptop"  # name of the default study
@@ -51,10 +51,10 @@ def affordable(tables: Path) -> str:
 
 
 def drift(tables: Path) -> str:
-    """Drift d of weights and pre-activations at the end of training, on real data, with the first loss of each."""
-    found = pd.read_parquet(tables / "drift_contrasts.parquet")
+    """Drift d of weights and pre-activations at the end of training, on real data, with the loss of the scores."""
+    found, points = (pd.read_parquet(tables / f"{name}.parquet") for name in ("drift_contrasts", "points"))
     found = found[(found["against"] == "nothing") & (found["data"] == "real") & found["activation"].isin(SHOWN)]
-    found = found[found["loss"] == found.groupby("architecture")["loss"].transform("min")]
+    found = found.merge(points[["architecture", "loss"]].drop_duplicates())
     quantities = list(found["quantity"].unique())
     cells = []
     for (architecture, activation), own in found.groupby(["architecture", "activation"], sort=False):
@@ -92,23 +92,25 @@ def _name(architecture: object) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−").replace("+0.00", "0.00").replace("−0.00", "0.00")
+    return re.sub(r"[+−](0\.000)", r"\1", f"{value:+.3f}".replace("-", "−"))
 
 
-def problems(study: table.Study, results: Path) -> Iterator[str]:
-    """Why the results cannot be those of the commit; nothing if they can."""
+def problems(study: Path) -> Iterator[str]:
+    """Why the results in this folder cannot be those of the commit; nothing if they can."""
     if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "src", "workflow", "*.yaml"], cwd=PROJECT).returncode:
         yield "the code or a study has changes that are not committed"
-    for run in study.runs.values():
-        if (why := stale.why_run(run, results)) != stale.UP_TO_DATE:
-            yield f"{run.id}: {why}"
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile"), "--configfile", str(study)]
+    plan = subprocess.run([*command, "--dry-run", "--cores", "1"], capture_output=True, text=True)
+    if plan.returncode or "Nothing to be done" not in plan.stdout + plan.stderr:
+        yield f"{study}: its results are not current; run make sweep STUDY={study} first"
 
 
 def main() -> None:
-    study = table.open_file(Path(sys.argv[1] if len(sys.argv) > 1 else "config.yaml"))
-    results, reference = Path("results") / study.name, PROJECT / "reference" / study.name
-    if found := list(problems(study, results)):
+    file = Path(sys.argv[1] if len(sys.argv) > 1 else "config.yaml")
+    if found := list(problems(file)):
         raise SystemExit("\n".join(f"error: {line}" for line in found))
+    study = table.open_file(file)
+    results, reference = Path("results") / study.name, PROJECT / "reference" / study.name
     reference.mkdir(parents=True, exist_ok=True)
     for name in [*(f"{name}.parquet" for name in TABLES), "claims.md"]:
         shutil.copy(results / "tables" / name, reference / name)

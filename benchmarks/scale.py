@@ -12,14 +12,12 @@ Targets for 10,000 runs: at most 2 minutes and 4 GB, and no more time per run th
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,13 +26,12 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
-from critical_coverage import publish
 from numpy.typing import NDArray
+from pages import machine, publish
 
 from sparsity_cliff.study import table
 from sparsity_cliff.study.spec import Run, Study
 from sparsity_cliff.traces import reader, writer
-from sparsity_cliff.training.environment import processor
 
 PROJECT = Path(__file__).parents[1]
 PAGE = PROJECT / "docs" / "benchmarks.md"
@@ -212,15 +209,6 @@ def report(results: dict[int, Measured], rows: int) -> list[str]:
     loads = ", ".join(f"{load:.1f}" for load in psutil.getloadavg())
     text = f"{machine()}; `--cores {CORES}`; {rows:,} rows per run. Load averages at the end: {loads}."
     return [text, "\n".join(lines)]
-
-
-def machine() -> str:
-    """Where and when something was measured: date, commit, processor, and Python."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
-    return (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip()}, {processor()} ({psutil.cpu_count()} cores), "
-        f"Python {platform.python_version()}"
-    )
 
 
 def _row(name: str, seconds: list[float], few: int, many: int, memory: int | None) -> str:

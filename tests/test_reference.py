@@ -1,6 +1,7 @@
 """Reference results: a study that agrees, one that does not, and the command."""
 
 import importlib
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,24 @@ def test_readme_shows_every_answer_about_critical_sparsity(publish_reference: An
     assert publish_reference.affordable(tmp_path).splitlines()[2:] == [row]
 
 
-def test_results_of_other_code_are_not_published(publish_reference: Any, finished: Sweep) -> None:
-    study = publish_reference.table.open_file(finished.folder / "study.yaml")
-    (finished.results("traces") / "vit.relu.cross_entropy.real.s0-1.parquet").unlink()
-    found = list(publish_reference.problems(study, finished.results()))
-    assert [line for line in found if "not committed" not in line] == [
-        "vit.relu.cross_entropy.real.s0-1: trace missing"
-    ]
+def test_only_current_results_of_committed_code_are_published(
+    publish_reference: Any, finished: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a", *words], cwd=finished.folder, check=True)
+
+    def problems() -> list[str]:
+        return list(publish_reference.problems(Path("study.yaml")))
+
+    monkeypatch.chdir(finished.folder)
+    monkeypatch.setattr(publish_reference, "PROJECT", finished.folder)
+    git("init", "--quiet")
+    git("add", "src", "workflow", "study.yaml")
+    git("commit", "--quiet", "--message", "all")
+    assert problems() == []
+    current = "study.yaml: its results are not current; run make sweep STUDY=study.yaml first"
+    finished.results("tables", "cliff.parquet").write_bytes(b"torn")
+    assert problems() == [current]
+    path = finished.folder / "src" / "sparsity_cliff" / "analysis" / "cliff.py"
+    path.write_text(path.read_text() + "# a comment\n")
+    assert problems() == ["the code or a study has changes that are not committed", current]
